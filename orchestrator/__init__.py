@@ -1,0 +1,1 @@
+"""Recursive Language Models over untrusted contexts, in sealed containers."""

@@ -1,0 +1,330 @@
+"""The values the parts of the orchestrator exchange.
+
+Without it each part would invent its own words for a cell's result or a model's reply. Everything
+here is frozen and holds no behaviour beyond reading itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, NewType, TypeAlias
+
+SandboxId = NewType("SandboxId", str)
+RunId = NewType("RunId", str)
+CellId = NewType("CellId", int)
+QueryId = NewType("QueryId", str)
+
+Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
+#: What a run is about: text, a list (of documents, of messages, of anything JSON) or a dict.
+Context: TypeAlias = "str | list[Json] | dict[str, Json]"
+
+
+class ContextKind(StrEnum):
+    """How a context's bytes become a Python value in the REPL process."""
+
+    TEXT = "text"  # str, UTF-8 on the wire
+    JSON = "json"  # list or dict, one JSON document on the wire
+    MESSAGES = "messages"  # list of {"role": …, "content": …}
+    DOCUMENTS = "documents"  # list of str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedContext:
+    """A context ready for the wire.
+
+    Attributes:
+        kind: How the REPL process turns `data` back into a value.
+        data: UTF-8 text, or one JSON document.
+        part_lengths: Length of each part in characters: one entry for a text, one for each item of
+            a list or each value of a dict, at most the first 100.
+        total_chars: Characters in all parts together.
+        sha256_hex: Digest of `data`; what trajectories and audits keep instead of the text.
+        resident_bytes: What the value takes in a Python process, as measured on this one.
+    """
+
+    kind: ContextKind
+    data: bytes
+    part_lengths: tuple[int, ...]
+    total_chars: int
+    sha256_hex: str
+    resident_bytes: int
+
+
+class Outcome(StrEnum):
+    """How a cell ended."""
+
+    SUCCEEDED = "succeeded"
+    RAISED = "raised"  # an exception left the cell
+    REJECTED = "rejected"  # the language policy or the compiler refused it; nothing ran
+    TIMED_OUT = "timed_out"  # its clock ran out
+    KILLED = "killed"  # a signal or a resource limit ended the REPL process
+    STOPPED = "stopped"  # the caller asked for it
+
+
+class VariableState(StrEnum):
+    """What became of the session's variables when a cell ended."""
+
+    KEPT = "kept"  # as the cell left them
+    ROLLED_BACK = "rolled_back"  # as they were before the cell
+    LOST = "lost"  # gone, but for the context, which was bound again
+
+
+class OutputStream(StrEnum):
+    """Where a cell printed."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Printed:
+    """What a cell printed on one stream, both ends of it.
+
+    Attributes:
+        head: The first bytes, decoded; invalid UTF-8 is replaced.
+        tail: The last bytes where something between was dropped, else empty.
+        total_bytes: How much was printed in truth.
+        dropped_bytes: How much of that is in neither `head` nor `tail`.
+    """
+
+    head: str = ""
+    tail: str = ""
+    total_bytes: int = 0
+    dropped_bytes: int = 0
+
+    def __str__(self) -> str:
+        """Returns the text, with the gap and the true length stated where there is a gap."""
+        if not self.dropped_bytes:
+            return self.head + self.tail
+        return (
+            f"{self.head}\n"
+            f"... [{self.dropped_bytes:,} of {self.total_bytes:,} bytes not shown] ...\n"
+            f"{self.tail}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellError:
+    """Why a cell failed, in words made for the root model.
+
+    Attributes:
+        type_name: Name of the exception's class, or of the limit: `TimeoutError`, `MemoryError`.
+        message: What it said, and where the platform can tell, what to write instead.
+        traceback: The cell's own frames only; empty where there are none.
+    """
+
+    type_name: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """A name in the session's namespace: never its value."""
+
+    name: str
+    type_name: str
+    size: int | None  # len() where the value has one, else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellUsage:
+    """What a cell used; reported by the sandbox for the model's eyes, never the base of a limit."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+    query_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """The `answer` dict as a cell left it."""
+
+    content: str = ""
+    is_ready: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """How one cell ended. A cell that failed is a result, not an error."""
+
+    cell_id: CellId
+    outcome: Outcome
+    state: VariableState
+    stdout: Printed = field(default_factory=Printed)
+    stderr: Printed = field(default_factory=Printed)
+    error: CellError | None = None
+    answer: Draft = field(default_factory=Draft)
+    variables: tuple[Variable, ...] = ()
+    usage: CellUsage = field(default_factory=CellUsage)
+
+
+class QueryFailureReason(StrEnum):
+    """Why a prompt got no answer."""
+
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    TOO_DEEP = "too_deep"
+    TOO_LARGE = "too_large"
+    TOO_MANY = "too_many"
+    MODEL_FAILED = "model_failed"  # transient, already retried
+    MODEL_REFUSED = "model_refused"  # final
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryFailure:
+    """Why one prompt got no answer, in a sentence the root model can act on.
+
+    Never holds a host path, a key, an address or a provider's model name.
+    """
+
+    reason: QueryFailureReason
+    message: str
+
+
+#: What came of one prompt: the sub-model's text, or why not. Never both, never one as the other.
+QueryAnswer: TypeAlias = "str | QueryFailure"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryRequest:
+    """Prompts from a cell, checked for form, not yet for budget.
+
+    Attributes:
+        prompts: One or more prompts; each is answered or refused on its own.
+        model_alias: One of the names the session allows; None means the session's sub-model.
+    """
+
+    query_id: QueryId
+    cell_id: CellId
+    prompts: tuple[str, ...]
+    model_alias: str | None = None
+
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a chat with a model."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReply:
+    """What a model answered, and what it took.
+
+    Attributes:
+        text: The answer with reasoning parts removed; may be empty, never None.
+        prompt_tokens: As reported by the provider; 0 where it reports none.
+        completion_tokens: Likewise; reasoning tokens included.
+        cost_usd: Money, or None where no price is known for the model.
+        was_cut: Whether the provider stopped it at a length limit.
+    """
+
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    was_cut: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelUsage:
+    """What one model was used for in a run."""
+
+    request_count: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+
+    def plus(self, reply: ModelReply) -> ModelUsage:
+        """Returns the usage with one more reply in it; an unknown price leaves the cost alone."""
+        cost = self.cost_usd
+        if reply.cost_usd is not None:
+            cost = (cost or 0.0) + reply.cost_usd
+        return ModelUsage(
+            request_count=self.request_count + 1,
+            prompt_tokens=self.prompt_tokens + reply.prompt_tokens,
+            completion_tokens=self.completion_tokens + reply.completion_tokens,
+            cost_usd=cost,
+        )
+
+
+class FinishReason(StrEnum):
+    """Why a run ended."""
+
+    ANSWERED = "answered"  # a cell set answer["ready"]
+    TURN_LIMIT = "turn_limit"
+    QUERY_LIMIT = "query_limit"
+    TIME_LIMIT = "time_limit"
+    MODEL_FAILED = "model_failed"  # the root model stopped answering in mid-run
+    SANDBOX_LOST = "sandbox_lost"  # the sandbox died in mid-run
+
+
+class AnswerSource(StrEnum):
+    """Where a run's answer comes from: how far it can be relied on."""
+
+    FINAL = "final"  # a cell declared it ready
+    DRAFT = "draft"  # answer["content"] as the last cell left it
+    LAST_REQUEST = "last_request"  # the root model's best answer when a limit was reached
+    NONE = "none"  # there is none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Where a run's wall-clock time went, in seconds. Parts may overlap; they do not add up."""
+
+    total_s: float
+    start_s: float  # until the sandbox was attached and the context bound
+    root_model_s: float
+    cells_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLimits:
+    """What one run may spend. Reaching one ends the run with what there is; it never raises."""
+
+    turns: int = 30  # the reference implementation's default
+    queries: int = 500  # mean of correct 131K-token runs of a query-happy root; tails are 1000s
+    time_s: float = 1800.0  # half an hour: a run is waited for
+    concurrent_queries: int = 16  # what providers' entry tiers take without 429
+    query_chars: int = 500_000  # the sub-model window the paper assumes
+    batch_prompts: int = 256  # more in one call is a loop gone wrong
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellLimits:
+    """What one cell may use before it is stopped."""
+
+    wall_s: float = 60.0  # a cell is a probe, not a job; time waiting for queries is not counted
+    grace_s: float = 2.0  # from the interrupt until the kill: `finally` blocks run in it
+    source_bytes: int = 256 * 2**10  # ten times the longest cell in published trajectories
+    output_bytes: int = 64 * 2**10  # per stream; more than a root model is ever shown
+    answer_bytes: int = 2 * 2**20  # half a wire message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxLimits:
+    """What one sandbox may use; enforced by the kernel, not by the sandbox."""
+
+    memory_bytes: int = 2**30  # holds a 400 MB context and its working copies; no swap on top
+    process_count: int = 64  # threads count; piston's and our measured thread pools fit
+    cpu_count: float = 1.0  # of one core each period
+    tmp_bytes: int = 64 * 2**20  # scratch in memory, part of memory_bytes
+    tmp_inodes: int = 4096
+    open_files: int = 256
+    file_bytes: int = 64 * 2**20  # equals tmp: nothing else is writable
+    start_s: float = 30.0  # from container start to attached; 0.3 s is usual
+    lifetime_s: float = 4 * 3600.0  # absolute, whatever happens
+
+
+class LanguagePolicy(StrEnum):
+    """What of Python a cell may use. A guard rail with clear errors, never a wall."""
+
+    GUARDED = "guarded"
+    OPEN = "open"

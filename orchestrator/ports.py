@@ -1,0 +1,235 @@
+"""Where the parts of the orchestrator meet.
+
+Without it engine, models, sandbox and broker would import one another, and none could be replaced
+or tested alone. Each protocol's docstring is its contract; one suite in `tests/contract/` holds
+every implementation to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.domain import (
+    CellResult,
+    EncodedContext,
+    Message,
+    ModelReply,
+    OutputStream,
+    QueryAnswer,
+    QueryRequest,
+    SandboxId,
+)
+from orchestrator.events import RunEvent
+
+#: Called with each piece of output as it arrives. Must not block. The bytes are untrusted.
+OutputSink = Callable[[OutputStream, bytes], None]
+#: Called with each event of a run, in order. Must not block and must not raise.
+EventSink = Callable[[RunEvent], None]
+
+
+class ModelClient(Protocol):
+    """One model that answers chats. Safe for concurrent calls."""
+
+    @property
+    def name(self) -> str:
+        """The model's name, as usage and prices are reported under."""
+        ...
+
+    @property
+    def is_scripted(self) -> bool:
+        """Whether no model is asked: replies come from a script or an echo."""
+        ...
+
+    async def complete(
+        self, messages: Sequence[Message], *, max_completion_tokens: int | None = None
+    ) -> ModelReply:
+        """Asks the model once, with the implementation's own bounded retries.
+
+        Cancelling the call cancels the provider's request.
+
+        Raises:
+            ModelUnavailableError: Transient; retries are used up.
+            ModelRefusedError: Final: key, model name or request refused.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Frees connections. Idempotent."""
+        ...
+
+
+class QueryHandler(Protocol):
+    """Answers what a sandbox asks for; the engine's end of the broker."""
+
+    async def answer(self, request: QueryRequest) -> Sequence[QueryAnswer]:
+        """Answers each prompt or says why not, in order; as many answers as prompts.
+
+        Never raises for a prompt that failed. Cancelling the call cancels every open request and
+        settles what was reserved.
+        """
+        ...
+
+
+class Sandbox(Protocol):
+    """One running container, owned by exactly one session."""
+
+    @property
+    def sandbox_id(self) -> SandboxId:
+        """Names it in logs, labels and events."""
+        ...
+
+    @property
+    def image_id(self) -> str:
+        """The image by digest."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """The engine's runtime it runs under: `runc`, `runsc`."""
+        ...
+
+    async def bind_context(self, name: str, context: EncodedContext) -> None:
+        """Sends a context and binds it to `name` in the REPL process before the next cell.
+
+        Raises:
+            SandboxLostError: The container died on it and has been destroyed.
+            ProtocolViolationError: It broke the contract and has been destroyed.
+        """
+        ...
+
+    async def run_cell(
+        self, source: str, *, timeout_s: float, on_output: OutputSink | None = None
+    ) -> CellResult:
+        """Runs `source` in the sandbox's REPL process and waits for it to end.
+
+        Names bound by one cell are visible to the next. Calls must not overlap. Cancelling the call
+        stops the cell and waits for its end.
+
+        Args:
+            source: Python source; at most `CellLimits.source_bytes` once UTF-8 encoded.
+            timeout_s: Wall-clock seconds the cell may run, not counting time in which one of its
+                queries is open.
+            on_output: Called with each piece of output as it arrives.
+
+        Returns:
+            How the cell ended. A cell that raised is a result, not an error. A source that is too
+            large or not encodable is `REJECTED` without being sent.
+
+        Raises:
+            SandboxLostError: The container died. It has already been destroyed; nothing it printed
+                is to be trusted.
+            ProtocolViolationError: It broke the contract and has been destroyed.
+        """
+        ...
+
+
+class SandboxProvider(Protocol):
+    """Hands out sandboxes, fresh, each to one session, and destroys them after."""
+
+    def open(self, queries: QueryHandler) -> AbstractAsyncContextManager[Sandbox]:
+        """Starts a sandbox whose queries `queries` answers; leaving the context destroys it.
+
+        Raises (on entering):
+            SandboxStartError: No engine, no image, or a wall not as promised.
+        """
+        ...
+
+
+class Container(Protocol):
+    """One started container, as its backend sees it."""
+
+    @property
+    def container_id(self) -> str:
+        """The engine's own id."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """The runtime the engine really used."""
+        ...
+
+    async def wait_for_exit(self) -> None:
+        """Returns when the container has stopped, for whatever reason."""
+        ...
+
+    async def obituary(self) -> str:
+        """Says why it stopped, for the operator: exit code, memory kill, last log lines."""
+        ...
+
+    async def destroy(self) -> None:
+        """Kills and removes it. Idempotent; runs to its end under cancellation."""
+        ...
+
+
+class ContainerBackend(Protocol):
+    """Starts containers hardened as `orchestrator.sandbox.spec` defines it."""
+
+    @property
+    def image_id(self) -> str:
+        """The image by digest that every container of this backend runs."""
+        ...
+
+    async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> Container:
+        """Starts one container with `socket_directory` mounted read-only at `/run/rlm`.
+
+        Raises:
+            SandboxStartError: The engine refused, or set something other than what was asked for.
+        """
+        ...
+
+    async def sweep(self) -> int:
+        """Destroys containers whose orchestrator is gone or whose lifetime is over.
+
+        Returns:
+            How many were destroyed.
+        """
+        ...
+
+
+class Attachment(Protocol):
+    """The broker's end of one attached sandbox: what `Sandbox` does, without the container."""
+
+    async def bind_context(self, name: str, context: EncodedContext) -> None:
+        """See `Sandbox.bind_context`."""
+        ...
+
+    async def run_cell(
+        self, source: str, *, timeout_s: float, on_output: OutputSink | None = None
+    ) -> CellResult:
+        """See `Sandbox.run_cell`."""
+        ...
+
+    async def wait_for_end(self) -> None:
+        """Returns when the stream has ended, for whatever reason."""
+        ...
+
+
+class Endpoint(Protocol):
+    """One listening socket for exactly one sandbox."""
+
+    @property
+    def socket_directory(self) -> Path:
+        """The directory to mount: one socket and one token file in it, nothing else, ever."""
+        ...
+
+    async def attached(self, *, timeout_s: float) -> Attachment:
+        """Waits until the worker has dialled, shown the token and said a hello that keeps its word.
+
+        Raises:
+            SandboxStartError: It did not in time, or a wall it found is not as promised.
+            ProtocolViolationError: It broke the contract while saying hello.
+        """
+        ...
+
+
+class Broker(Protocol):
+    """Opens endpoints."""
+
+    def open(
+        self, *, sandbox_id: SandboxId, queries: QueryHandler
+    ) -> AbstractAsyncContextManager[Endpoint]:
+        """Listens for one sandbox; leaving the context closes the stream and removes the socket."""
+        ...
