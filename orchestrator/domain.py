@@ -323,6 +323,41 @@ class SandboxLimits:
     lifetime_s: float = 4 * 3600.0  # absolute, whatever happens
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walls:
+    """The walls of a container as seen from inside it. None: the kernel does not report it.
+
+    Attributes:
+        seccomp_mode: 0 off, 1 strict, 2 filter (proc(5)).
+        has_no_new_privileges: Whether execve(2) can gain nothing.
+        effective_capabilities: Bit set of capability numbers (capabilities(7)); 0 is none.
+        bounding_capabilities: Likewise.
+        network_interfaces: Names; `lo` alone where there is no network.
+    """
+
+    seccomp_mode: int | None
+    has_no_new_privileges: bool | None
+    effective_capabilities: int | None
+    bounding_capabilities: int | None
+    network_interfaces: frozenset[str]
+    uid: int | None
+    gid: int | None
+    supplementary_gids: frozenset[int]
+    is_root_read_only: bool | None
+
+    def differences(self, found: Walls) -> tuple[str, ...]:
+        """Returns one sentence for each promised wall that was not found as promised.
+
+        A promise of None is not compared: the runtime does not report that wall.
+        """
+        sentences = []
+        for wall in self.__dataclass_fields__:
+            promised_value, found_value = getattr(self, wall), getattr(found, wall)
+            if promised_value is not None and promised_value != found_value:
+                sentences.append(f"{wall}: promised {promised_value!r}, found {found_value!r}")
+        return tuple(sentences)
+
+
 class LanguagePolicy(StrEnum):
     """What of Python a cell may use. A guard rail with clear errors, never a wall."""
 

@@ -21,6 +21,7 @@ from orchestrator.domain import (
     QueryAnswer,
     QueryRequest,
     SandboxId,
+    Walls,
 )
 from orchestrator.events import RunEvent
 
@@ -172,6 +173,11 @@ class ContainerBackend(Protocol):
         """The image by digest that every container of this backend runs."""
         ...
 
+    @property
+    def promised_walls(self) -> Walls:
+        """What a worker must find around itself, for the runtime in use."""
+        ...
+
     async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> Container:
         """Starts one container with `socket_directory` mounted read-only at `/run/rlm`.
 
@@ -229,7 +235,10 @@ class Broker(Protocol):
     """Opens endpoints."""
 
     def open(
-        self, *, sandbox_id: SandboxId, queries: QueryHandler
+        self, *, sandbox_id: SandboxId, queries: QueryHandler, promised_walls: Walls
     ) -> AbstractAsyncContextManager[Endpoint]:
-        """Listens for one sandbox; leaving the context closes the stream and removes the socket."""
+        """Listens for one sandbox; leaving the context closes the stream and removes the socket.
+
+        A worker that finds other walls than `promised_walls` is refused before any cell.
+        """
         ...
