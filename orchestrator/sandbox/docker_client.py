@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -20,7 +19,19 @@ from docker import DockerClient
 
 from orchestrator.errors import SandboxError, SandboxStartError
 
-_UNIX_SCHEME = "unix://"
+__all__ = [  # names DockerClient so that it may be imported from here, the SDK's home
+    "UNIX_SCHEME",
+    "Dial",
+    "DialOutcome",
+    "DockerClient",
+    "EngineAnswers",
+    "ask_engine",
+    "connect",
+    "dial",
+    "engine_errors",
+]
+
+UNIX_SCHEME = "unix://"
 
 
 class DialOutcome(StrEnum):
@@ -56,7 +67,7 @@ def dial(endpoint: str, *, timeout_s: float = 2.0) -> Dial:
         endpoint: A `unix://` address.
         timeout_s: Longest wait for the connection; a live engine accepts at once.
     """
-    path = endpoint.removeprefix(_UNIX_SCHEME)
+    path = endpoint.removeprefix(UNIX_SCHEME)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(timeout_s)
@@ -131,45 +142,3 @@ def ask_engine(endpoint: str) -> EngineAnswers:
             return EngineAnswers(version=client.version(), info=client.info())
     finally:
         client.close()
-
-
-def list_labelled(client: DockerClient, label: str) -> list[Mapping[str, Any]]:
-    """Returns the engine's record of every image that carries `label` (`name` or `name=value`).
-
-    Raises:
-        SandboxStartError: The engine did not answer.
-    """
-    with engine_errors("listing images"):
-        return [image.attrs for image in client.images.list(filters={"label": label})]
-
-
-def import_root(client: DockerClient, tar: Path, *, changes: list[str], tag: str) -> str:
-    """Makes an image with one layer out of a tar file of a root file system.
-
-    Args:
-        client: A connected engine.
-        tar: The root file system.
-        changes: Dockerfile instructions that set the image's configuration.
-        tag: `repository:tag` to name the image by.
-
-    Returns:
-        The new image's id (`sha256:…`).
-
-    Raises:
-        SandboxStartError: The engine refused the tar or a change, or did not answer.
-    """
-    repository, _, name = tag.rpartition(":")
-    with engine_errors("importing the image"), tar.open("rb") as stream:
-        client.api.import_image(src=stream, repository=repository, tag=name, changes=changes)
-        return str(client.images.get(tag).id)
-
-
-def tag_image(client: DockerClient, image_id: str, tag: str) -> None:
-    """Names the image `image_id` by `tag` as well.
-
-    Raises:
-        SandboxStartError: The engine has no such image, or did not answer.
-    """
-    repository, _, name = tag.rpartition(":")
-    with engine_errors(f"tagging the image {tag}"):
-        client.images.get(image_id).tag(repository, name)

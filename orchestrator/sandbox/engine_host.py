@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SandboxStartError, SettingsError
-from orchestrator.sandbox.docker_client import Dial, DialOutcome, EngineAnswers, ask_engine, dial
+from orchestrator.sandbox.docker_client import (
+    UNIX_SCHEME,
+    Dial,
+    DialOutcome,
+    EngineAnswers,
+    ask_engine,
+    dial,
+)
 
-_UNIX_SCHEME = "unix://"
 _SYSTEM_SOCKET = "unix:///var/run/docker.sock"
 _OLDEST_API = (1, 41)  # Docker 20.10, the oldest engine that the integration tests ran against
 _OS_RELEASE = (Path("/etc/os-release"), Path("/usr/lib/os-release"))  # os-release(5), in its order
@@ -111,11 +117,9 @@ def list_endpoints(host: Host, *, docker_host: str | None) -> tuple[str, ...]:
         return (docker_host,)
     found = [_SYSTEM_SOCKET]
     if host.runtime_dir:
-        found.append(f"{_UNIX_SCHEME}{host.runtime_dir}/docker.sock")
-    found.append(f"{_UNIX_SCHEME}/run/user/{host.uid}/docker.sock")
-    found += [
-        f"{_UNIX_SCHEME}{host.home}/.docker/{part}/docker.sock" for part in ("desktop", "run")
-    ]
+        found.append(f"{UNIX_SCHEME}{host.runtime_dir}/docker.sock")
+    found.append(f"{UNIX_SCHEME}/run/user/{host.uid}/docker.sock")
+    found += [f"{UNIX_SCHEME}{host.home}/.docker/{part}/docker.sock" for part in ("desktop", "run")]
     return tuple(dict.fromkeys(found))
 
 
@@ -216,7 +220,7 @@ def search(host: Host, *, docker_host: str | None) -> EngineInfo:
         SettingsError: As `find_engine`.
         SandboxStartError: As `find_engine`.
     """
-    if docker_host and not docker_host.startswith(_UNIX_SCHEME):
+    if docker_host and not docker_host.startswith(UNIX_SCHEME):
         message = (
             f"DOCKER_HOST is {docker_host}; expected a unix:// address. A sandbox is reached "
             "through a Unix socket, which does not cross a network connection, so this engine was "

@@ -1,0 +1,24 @@
+# The sandbox image, for hosts that have no mmdebstrap but reach a container registry. From the
+# repository root: docker build --file docker/sandbox.Dockerfile --tag rlm-sandbox .
+#
+# `rlm image build` uses this file too. Where mmdebstrap can be had it runs build_rootfs.py on the
+# host and takes from here only the last stage's configuration, so that it is written once.
+
+ARG BUILDER=debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f
+FROM ${BUILDER} AS builder
+RUN apt-get update \
+ && apt-get install --assume-yes --no-install-recommends mmdebstrap python3 python3-pip
+COPY docker/build_rootfs.py docker/elf_needs.py docker/requirements.lock docker/root_layout.py /build/docker/
+COPY sandbox_image /build/sandbox_image
+COPY proto/rlm_sandbox /build/rlm_sandbox
+RUN python3 -B /build/docker/build_rootfs.py --directory /build/root \
+    --package /build/sandbox_image --package /build/rlm_sandbox
+
+FROM scratch
+COPY --from=builder /build/root/ /
+LABEL org.opencontainers.image.title="rlm-sandbox"
+LABEL org.opencontainers.image.description="Runs one session of rlm-sandbox: Python and its worker, no shell, no package manager"
+LABEL org.opencontainers.image.licenses="Apache-2.0 AND PSF-2.0 AND others under /usr/share/doc"
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["/usr/bin/python3.13", "-I", "-m", "sandbox_image"]
