@@ -264,6 +264,8 @@ class FinishReason(StrEnum):
     TIME_LIMIT = "time_limit"
     MODEL_FAILED = "model_failed"  # the root model stopped answering in mid-run
     SANDBOX_LOST = "sandbox_lost"  # the sandbox died in mid-run
+    CANCELLED = "cancelled"  # the caller asked for the end; seen in events only
+    RAISED = "raised"  # the run raised instead of returning; seen in events only
 
 
 class AnswerSource(StrEnum):

@@ -101,6 +101,7 @@ class QueryStarted:
     prompt_index: int
     cell_id: CellId
     prompt: str
+    is_repeat: bool = False  # asked before in this run: nothing is sent, the answer is shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +113,12 @@ class QueryEnded:
     reply: ModelReply | None
     failure: QueryFailure | None
     wall_s: float
+    is_repeat: bool = False  # the reply then holds no tokens and no cost: they were paid once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryRefused:
-    """A whole request was refused before anything was dispatched."""
+    """A whole request, or the too large prompts of one, was refused and nothing dispatched."""
 
     query_id: QueryId
     cell_id: CellId
