@@ -98,8 +98,10 @@ class ProviderSettings:
 
     base_url: str | None = None  # the SDK's own: the API that the default models belong to
     api_key: SecretStr | None = None  # a local server needs none
-    timeout_s: float = 600.0  # the SDK's own; reasoning models take minutes for one reply
-    attempts: int = 4  # 1 + 2 + 4 s of waiting in between rides out a rate limit's usual window
+    request_timeout_s: float = 600.0  # reasoning models take minutes for one reply
+    max_retries: int = 4  # rides out the window of a rate limit
+    temperature: float | None = None  # the provider's own; reasoning models refuse any other
+    local_base_url: str | None = None  # `--model local` starts a server for the run
 
 
 class Settings(BaseSettings):
@@ -114,11 +116,10 @@ class Settings(BaseSettings):
     )
 
     model: str = "gpt-5"  # the pair of the document this product is made from
-    sub_model: str = "gpt-5-mini"
+    sub_model: str | None = None  # `answering_model` says what answers queries then
     profile: str | None = None  # chosen by the root model's name
     policy: LanguagePolicy = LanguagePolicy.GUARDED  # the stricter one
-    runtime: str | None = None  # gVisor where the engine has it, else the engine's own
-    image: str | None = None  # the one `rlm image build` made last
+    runtime: str = "auto"  # gVisor where the engine has it, else the engine's own
     docker_host: str | None = None  # the sockets of this host are tried in turn
     user_runtime_directory: Path | None = None  # where a rootless engine would listen
     runtime_directory: Path = Field(default_factory=_default_runtime_directory)
@@ -131,6 +132,15 @@ class Settings(BaseSettings):
     sandbox: Annotated[
         SandboxLimits, BeforeValidator(_read_sizes), AfterValidator(_check_positive)
     ] = SandboxLimits()
+
+    @property
+    def answering_model(self) -> str:
+        """The model that answers queries: the default's partner, else the root model itself.
+
+        A user who names one model, local or scripted, does not mean a second, paid one beside it.
+        """
+        default = type(self).model_fields["model"].default
+        return self.sub_model or ("gpt-5-mini" if self.model == default else self.model)
 
     @classmethod
     def settings_customise_sources(
