@@ -1,0 +1,189 @@
+"""The one definition of a hardened container, and of what it looks like from inside.
+
+Without it the walls would be scattered over the calls that start containers, and no test could
+take one away and see what breaks. Everything here is pure: a description goes in, the body of
+one Engine API request comes out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from orchestrator.domain import SandboxId, SandboxLimits, Walls
+
+#: Where a worker finds its socket and its token.
+SOCKET_MOUNT: Final = "/run/rlm"
+#: The image's own account. Above the numbers that hosts hand out first: without a user namespace
+#: the same number on the host is the same user.
+SANDBOX_UID: Final = 10001
+SANDBOX_GID: Final = 10001
+
+_SHM_BYTES = 2**20  # holds the semaphores of `multiprocessing`, one page each; data goes to /tmp
+_SHM_INODES = 256
+_LOG_BYTES = "64k"  # a worker logs one line when it fails; whatever else arrives is an attack
+_OOM_SCORE_ADJ = 500  # a host short of memory gives up sandboxes before anything of its own
+_MOUNT_FLAGS = "noexec,nosuid,nodev"
+# The resolver's address that the engine would copy from the host says where its network is.
+_NO_RESOLVER = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """A runtime that the engine has registered."""
+
+    name: str  # as the engine calls it: `runc`, `runsc`
+    is_gvisor: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSpec:
+    """What every container of one backend is.
+
+    Attributes:
+        image_id: The image by digest (`sha256:…`), never by a name that can be moved.
+        limits: What one container may use.
+        runtime: What runs it.
+        cgroup_version: The host's; version 2 has no swappiness of a group's own.
+        seccomp_profile: The profile as JSON, or None for the engine's default one.
+        command: Replaces the image's entry point; for tests of the walls themselves.
+    """
+
+    image_id: str
+    limits: SandboxLimits
+    runtime: Runtime
+    cgroup_version: Literal[1, 2]
+    seccomp_profile: str | None
+    command: tuple[str, ...] | None = None
+
+
+def container_config(
+    spec: SandboxSpec,
+    *,
+    sandbox_id: SandboxId,
+    socket_directory: Path,
+    labels: Mapping[str, str],
+) -> dict[str, object]:
+    """Returns the body of the Engine API's request to create one sandbox's container.
+
+    Args:
+        spec: What every container is.
+        sandbox_id: Whose container this is.
+        socket_directory: Mounted read-only at `SOCKET_MOUNT`; absolute.
+        labels: What the sweep reads.
+    """
+    config: dict[str, object] = {
+        "Image": spec.image_id,
+        "User": f"{SANDBOX_UID}:{SANDBOX_GID}",
+        "Env": [],
+        "Hostname": "sandbox",  # not the engine's choice, which is the start of the container's id
+        "Domainname": "",
+        "AttachStdin": False,
+        "OpenStdin": False,
+        "Tty": False,  # CVE-2025-52565 is a race about a container's console
+        # The engine leaves the network namespace to the runtime, which puts a loopback device and
+        # nothing else into it. Besides the second lock on the same door this halves the time a
+        # container takes to start (275 to 150 ms) and mounts no file of the host over /etc. Not
+        # tried under gVisor, which may find the loopback device down: there "none" stands alone.
+        "NetworkDisabled": not spec.runtime.is_gvisor,
+        "Healthcheck": {"Test": ["NONE"]},  # an image's own would have the engine exec in it
+        "StopSignal": "SIGKILL",  # PID 1 ignores what a cell can send; an operator shall not wait
+        "Labels": {**labels, "rlm-sandbox.sandbox-id": sandbox_id},
+        "HostConfig": _host_config(spec, socket_directory),
+    }
+    if spec.command is not None:
+        config |= {"Entrypoint": list(spec.command), "Cmd": []}
+    return config
+
+
+def _host_config(spec: SandboxSpec, socket_directory: Path) -> dict[str, object]:
+    limits = spec.limits
+    return {
+        "Runtime": spec.runtime.name,
+        "NetworkMode": "none",
+        "Dns": [_NO_RESOLVER],
+        "CapDrop": ["ALL"],
+        "CapAdd": [],
+        "Privileged": False,
+        "SecurityOpt": _security_options(spec.seccomp_profile),
+        "ReadonlyRootfs": True,
+        "Tmpfs": {
+            "/tmp": _tmpfs(limits.tmp_bytes, limits.tmp_inodes),  # noqa: S108 - the container's
+            "/dev/shm": _tmpfs(_SHM_BYTES, _SHM_INODES),  # noqa: S108 - the container's
+        },
+        "Binds": [f"{socket_directory}:{SOCKET_MOUNT}:ro"],
+        "Devices": [],
+        "ShmSize": _SHM_BYTES,
+        "Memory": limits.memory_bytes,
+        "MemorySwap": limits.memory_bytes,  # memory and swap together: none is left for swap
+        **({"MemorySwappiness": 0} if spec.cgroup_version == 1 else {}),
+        "OomKillDisable": False,
+        "OomScoreAdj": _OOM_SCORE_ADJ,
+        "PidsLimit": limits.process_count,
+        "NanoCpus": round(limits.cpu_count * 10**9),
+        "Ulimits": _ulimits(limits),
+        "LogConfig": {
+            "Type": "json-file",
+            "Config": {"max-size": _LOG_BYTES, "max-file": "1"},
+        },
+        "IpcMode": "private",
+        # Also under cgroup version 1, where the engine's default is the host's and shows the
+        # container's id and place in /proc/self/cgroup.
+        "CgroupnsMode": "private",
+        "PidMode": "",
+        "UTSMode": "",
+        "UsernsMode": "",  # "host" would undo an engine's user namespace remap
+        "Init": False,  # the worker is PID 1 and reaps
+        "AutoRemove": False,  # the obituary is read first
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+    }
+
+
+def _security_options(seccomp_profile: str | None) -> list[str]:
+    options = ["no-new-privileges"]
+    if seccomp_profile is not None:
+        options.append(f"seccomp={seccomp_profile}")
+    return options
+
+
+def _tmpfs(size_bytes: int, inode_count: int) -> str:
+    # Owned by the sandbox's user instead of open to all: nobody else is in there.
+    owner = f"mode=0700,uid={SANDBOX_UID},gid={SANDBOX_GID}"
+    return f"size={size_bytes},nr_inodes={inode_count},{owner},{_MOUNT_FLAGS}"
+
+
+def _ulimits(limits: SandboxLimits) -> list[dict[str, object]]:
+    # Not nproc: it counts the processes of a user id over all containers (getrlimit(2)), and all
+    # sandboxes have the same one, so one sandbox's fork bomb would stop the others from starting
+    # a thread. PidsLimit counts each container alone.
+    ceilings = {
+        "core": 0,
+        "fsize": limits.file_bytes,
+        "memlock": 0,
+        "msgqueue": 0,  # /dev/mqueue is the one writable mount that the engine does not bound
+        "nofile": limits.open_files,
+    }
+    return [{"Name": name, "Soft": top, "Hard": top} for name, top in ceilings.items()]
+
+
+def promised_walls(runtime: Runtime) -> Walls:
+    """Returns what a worker must find around itself in a container of `container_config`.
+
+    gVisor's own kernel stands in for two walls and does not report them: it leaves the seccomp
+    filter to its sentry unless started with `--oci-seccomp`, and its /proc/self/status has no line
+    for no-new-privileges.
+
+    `supplementary_gids` does not count the process's own group, which engines from 20.10.18 on
+    list among them (CVE-2022-36109).
+    """
+    return Walls(
+        seccomp_mode=None if runtime.is_gvisor else 2,
+        has_no_new_privileges=None if runtime.is_gvisor else True,
+        effective_capabilities=0,
+        bounding_capabilities=0,
+        network_interfaces=frozenset({"lo"}),
+        uid=SANDBOX_UID,
+        gid=SANDBOX_GID,
+        supplementary_gids=frozenset(),
+        is_root_read_only=True,
+    )
