@@ -28,7 +28,7 @@ from orchestrator.errors import SettingsError
 
 _PREFIX = "RLM_"
 _NESTED = "__"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _SIZE_STEPS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 #: Limits for which zero is a choice ("no queries at all"), not a mistake.
 _MAY_BE_ZERO = frozenset({"queries"})

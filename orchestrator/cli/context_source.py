@@ -62,8 +62,8 @@ def read_context(
     path = Path(source)
     try:
         is_folder = path.is_dir()
-    except (OSError, ValueError) as error:  # a name too long, or with a NUL
-        raise InputError(f"The context {source!r} is not a path: {error}.") from error
+    except OSError as error:  # a name that is too long; no command line can pass one with a NUL
+        raise InputError(f"The context {source!r} is not a path: {error.strerror}.") from error
     if not is_folder:
         return ReadContext(value=_shape(_read_text(path, encoding, max_bytes), str(path), shape))
     if shape is not ContextShape.TEXT:

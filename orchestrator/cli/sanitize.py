@@ -12,7 +12,8 @@ import re
 # the next escape, so that one never closed takes nothing after it along and the time is linear.
 _SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor, erasing (ECMA-48 5.4)
-    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x1b\x9c\x07]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS, …
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])"  # OSC, DCS, SOS, PM, APC: title, clipboard …
+    r"[^\x1b\x90\x98\x9b-\x9f\x07]*(?:\x07|\x1b\\|\x9c)"  # … up to what closes them
     r"|\x1b[ -/]+[0-~]"  # character sets
     r"|\x1b[0-OQ-WYZ\\`-~]"  # two characters: reset, save cursor
 )
