@@ -1,0 +1,259 @@
+"""Joins a container and its endpoint into one sandbox, and sees to it that neither is left over.
+
+Without it the engine's and the broker's views of one death would race: a run would read "stream
+closed" where the kernel had ended the container for want of memory, or wait for a worker that died
+before it ever dialled.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from orchestrator.domain import CellResult, EncodedContext, SandboxId, SandboxLimits
+from orchestrator.errors import (
+    InputError,
+    ProtocolViolationError,
+    SandboxLostError,
+    SandboxStartError,
+)
+from orchestrator.ports import (
+    Attachment,
+    Broker,
+    Container,
+    ContainerBackend,
+    Endpoint,
+    OutputSink,
+    QueryHandler,
+)
+from orchestrator.sandbox.run_to_end import run_to_end
+
+#: What a sandbox needs before it holds any context: the worker and the REPL process together,
+#: each with an interpreter and its libraries. Python with grpc and protobuf has 31 MB resident,
+#: Python with RestrictedPython and psutil 15 MB; the rest is room for a cell to work in.
+IDLE_BYTES: Final = 64 * 2**20
+
+_SANDBOX_ID_BYTES = 6  # short, because the path of a socket holds 108 bytes at most (unix(7))
+# How long the stream may take to end, or to say what went wrong, after its container has stopped:
+# what was in the socket is still delivered, so this is the time of one read.
+_LAST_WORDS_S = 2.0
+_STOP_WAIT_S = 30.0  # for a cancelled cell to end: the default grace of a cell, fifteen times
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LaunchedSandbox:
+    """One running sandbox. Made by `SandboxLauncher.open`.
+
+    Attributes:
+        sandbox_id: Names it in logs, labels and events.
+        image_id: The image by digest.
+        limits: What it may use.
+        container: Its one half, which this may destroy.
+        attachment: Its other half.
+        end: Ends with the container, and says why it ended.
+    """
+
+    sandbox_id: SandboxId
+    image_id: str
+    limits: SandboxLimits
+    container: Container
+    attachment: Attachment
+    end: "asyncio.Task[str]"
+    _resident_bytes: dict[str, int] = field(default_factory=dict)  # by name of a context
+
+    @property
+    def runtime(self) -> str:
+        """The engine's runtime it runs under: `runc`, `runsc`."""
+        return self.container.runtime
+
+    async def bind_context(self, name: str, context: EncodedContext) -> None:
+        """Sends a context and binds it to `name` in the REPL process before the next cell.
+
+        One that cannot fit is refused before anything is sent. While it is bound, the value
+        (`resident_bytes`) and the bytes it is made from (`len(data)`) are in memory together,
+        beside the contexts bound before and `IDLE_BYTES`; `SandboxLimits.memory_bytes` has to
+        hold all of that.
+
+        Raises:
+            InputError: The sandbox's memory cannot hold it.
+            SandboxLostError: The container died on it and has been destroyed.
+            ProtocolViolationError: It broke the contract and has been destroyed.
+        """
+        others_bytes = sum(size for bound, size in self._resident_bytes.items() if bound != name)
+        needed_bytes = context.resident_bytes + len(context.data)
+        room_bytes = self.limits.memory_bytes - IDLE_BYTES - others_bytes
+        if needed_bytes > room_bytes:
+            raise InputError(
+                _describe_shortage(
+                    needed_bytes=needed_bytes,
+                    room_bytes=max(room_bytes, 0),
+                    memory_bytes=self.limits.memory_bytes,
+                )
+            )
+        await self._until_lost(self.attachment.bind_context(name, context))
+        self._resident_bytes[name] = context.resident_bytes
+
+    async def run_cell(
+        self, source: str, *, timeout_s: float, on_output: OutputSink | None = None
+    ) -> CellResult:
+        """Runs `source` in the sandbox's REPL process; see `ports.Sandbox.run_cell`.
+
+        Raises:
+            SandboxLostError: The container died, or its engine, or its lifetime is over. It has
+                been destroyed; the message says why, for the operator.
+            ProtocolViolationError: It broke the contract and has been destroyed.
+        """
+        return await self._until_lost(
+            self.attachment.run_cell(source, timeout_s=timeout_s, on_output=on_output)
+        )
+
+    async def _until_lost(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Awaits what the attachment does, or the end of the container, whichever is first."""
+        doing = asyncio.create_task(work)
+        doing.add_done_callback(_mark_seen)
+        try:
+            await asyncio.wait({doing, self.end}, return_when=asyncio.FIRST_COMPLETED)
+            # A result, or a broken rule, that was on its way when the container stopped counts.
+            await asyncio.wait({doing}, timeout=_LAST_WORDS_S)
+        except asyncio.CancelledError:
+            await self._stop(doing)
+            raise
+        try:
+            if doing.done():
+                return doing.result()
+        except ProtocolViolationError:
+            await self.container.destroy()
+            raise
+        except SandboxLostError as error:
+            raise SandboxLostError(await self._bury(str(error))) from error
+        await self._stop(doing)
+        raise SandboxLostError(await self._bury("The sandbox stopped while it was in use."))
+
+    async def _stop(self, doing: "asyncio.Task[Any]") -> None:
+        """Cancels what the attachment does and waits for it, or for the container, to end."""
+        doing.cancel()
+        await asyncio.wait(
+            {doing, self.end}, timeout=_STOP_WAIT_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not doing.done():
+            # Whatever still runs in there would meet the next cell.
+            await self.container.destroy()
+
+    async def _bury(self, what_happened: str) -> str:
+        """Destroys the container and returns what is known of its end, for the operator."""
+        last_words = await _read_last_words(self.container, self.end)
+        await self.container.destroy()
+        return f"{what_happened} {last_words}"
+
+
+class SandboxLauncher:
+    """Hands out sandboxes, fresh, each to one session, and destroys them after."""
+
+    def __init__(self, *, backend: ContainerBackend, broker: Broker, limits: SandboxLimits) -> None:
+        """Takes its two halves.
+
+        Args:
+            backend: Starts containers, with `limits`.
+            broker: Opens endpoints.
+            limits: What each sandbox may use.
+        """
+        self._backend = backend
+        self._broker = broker
+        self._limits = limits
+
+    @asynccontextmanager
+    async def open(self, queries: QueryHandler) -> AsyncIterator[LaunchedSandbox]:
+        """Starts a sandbox whose queries `queries` answers; leaving the context destroys it.
+
+        However the context is left, and cancelled during the start as well, the container is
+        destroyed first and the endpoint closed after.
+
+        Raises:
+            SandboxStartError: No engine, no image, a wall not as promised, or the worker did not
+                attach within `SandboxLimits.start_s`; the message holds what the worker logged.
+            ProtocolViolationError: It broke the contract while saying hello.
+        """
+        sandbox_id = SandboxId(secrets.token_hex(_SANDBOX_ID_BYTES))
+        async with self._broker.open(
+            sandbox_id=sandbox_id, queries=queries, promised_walls=self._backend.promised_walls
+        ) as endpoint:
+            container = await self._backend.start(
+                sandbox_id=sandbox_id, socket_directory=endpoint.socket_directory
+            )
+            end = asyncio.create_task(_learn_end(container, lifetime_s=self._limits.lifetime_s))
+            try:
+                attachment = await _attach(endpoint, container, end, start_s=self._limits.start_s)
+                yield LaunchedSandbox(
+                    sandbox_id=sandbox_id,
+                    image_id=self._backend.image_id,
+                    limits=self._limits,
+                    container=container,
+                    attachment=attachment,
+                    end=end,
+                )
+            finally:
+                await run_to_end(_clear_away(container, end))
+
+
+async def _learn_end(container: Container, *, lifetime_s: float) -> str:
+    """Waits for the container's end, or brings it about when its lifetime is over; says why."""
+    try:
+        await asyncio.wait_for(container.wait_for_exit(), lifetime_s)
+    except TimeoutError:
+        await container.destroy()
+        return f"Its lifetime of {lifetime_s:,.0f} s is over."
+    except SandboxLostError as error:
+        return str(error)
+    return await container.obituary()
+
+
+async def _attach(
+    endpoint: Endpoint, container: Container, end: "asyncio.Task[str]", *, start_s: float
+) -> Attachment:
+    """Waits for the worker to attach, or for its container to stop, whichever is first."""
+    attaching = asyncio.create_task(endpoint.attached(timeout_s=start_s))
+    attaching.add_done_callback(_mark_seen)
+    try:
+        await asyncio.wait({attaching, end}, return_when=asyncio.FIRST_COMPLETED)
+        # A worker that was refused exits: then the endpoint's own reason is the better one.
+        await asyncio.wait({attaching}, timeout=_LAST_WORDS_S)
+        if attaching.done():
+            return attaching.result()
+    except SandboxStartError as error:
+        last_words = await _read_last_words(container, end)
+        raise SandboxStartError(f"{error} {last_words}") from error
+    finally:
+        attaching.cancel()
+    last_words = await _read_last_words(container, end)
+    raise SandboxStartError(f"The sandbox stopped before its worker had attached. {last_words}")
+
+
+async def _read_last_words(container: Container, end: "asyncio.Task[str]") -> str:
+    await asyncio.wait({end}, timeout=_LAST_WORDS_S)
+    return end.result() if end.done() and not end.cancelled() else await container.obituary()
+
+
+def _mark_seen(task: "asyncio.Task[Any]") -> None:
+    """Keeps asyncio from reporting the error of a task that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _clear_away(container: Container, end: "asyncio.Task[str]") -> None:
+    end.cancel()
+    await container.destroy()
+    await asyncio.wait({end})
+
+
+def _describe_shortage(*, needed_bytes: int, room_bytes: int, memory_bytes: int) -> str:
+    missing_bytes = needed_bytes - room_bytes
+    enough_mib = -(-(memory_bytes + missing_bytes) // 2**20)
+    return (
+        f"The context needs about {needed_bytes / 2**20:,.0f} MiB, and a sandbox with "
+        f"{memory_bytes / 2**20:,.0f} MiB of memory has room for {room_bytes / 2**20:,.0f} MiB; "
+        f"pass --memory {enough_mib}m or more, or a smaller context."
+    )
