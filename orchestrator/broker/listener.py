@@ -1,0 +1,240 @@
+"""One listening socket for each sandbox, and the directory it lies in.
+
+Without it sandboxes would share a server, and one hostile peer could starve the others: a default
+gRPC server gives 11,000 open streams to whoever asks for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import grpc
+from grpc import aio
+
+from orchestrator.broker import wire
+from orchestrator.broker.attachment import StreamAttachment
+from orchestrator.broker.open_queries import OpenQueries
+from orchestrator.broker.service import BrokerService
+from orchestrator.broker.shielding import to_its_end
+from orchestrator.domain import (
+    CellLimits,
+    LanguagePolicy,
+    RunLimits,
+    SandboxId,
+    SandboxLimits,
+    Walls,
+)
+from orchestrator.errors import SandboxStartError, SettingsError
+from orchestrator.ports import QueryHandler
+
+_log = logging.getLogger(__name__)
+
+SOCKET_NAME = "broker.sock"
+TOKEN_NAME = "token"  # noqa: S105 # the name of the file
+#: `sun_path` has 108 bytes, the terminating NUL among them (unix(7)).
+_MAX_PATH_BYTES = 107
+#: What `tempfile.mkdtemp` puts after an empty prefix.
+_SHORT_ID_CHARS = 8
+#: Streams beside the open queries: the attachment, and queries whose cancellation is under way.
+_SPARE_STREAMS = 4
+#: Between the stream's own end and the end of the server: for the status to get out.
+_STOP_GRACE_S = 0.2
+
+
+class UnixBroker:
+    """Listens on a Unix socket for each sandbox; implements `ports.Broker`."""
+
+    def __init__(  # noqa: PLR0913 # all by keyword; a type to group them would have no other use
+        self,
+        *,
+        runtime_directory: Path,
+        cell_limits: CellLimits,
+        run_limits: RunLimits,
+        sandbox_limits: SandboxLimits,
+        language_policy: LanguagePolicy,
+        stop_margin_s: float = 5.0,
+    ) -> None:
+        """Keeps what every endpoint has in common; makes nothing yet.
+
+        Args:
+            runtime_directory: Holds one directory for each sandbox; made if missing, closed to
+                other users. Its path must be short, see `open`.
+            cell_limits: Enforced for each cell, and told to the worker.
+            run_limits: Told to the worker; its query limits are enforced for each request.
+            sandbox_limits: Told to the worker; the kernel enforces them.
+            language_policy: Told to the worker.
+            stop_margin_s: How long a stopped cell's result may take beyond twice the grace.
+        """
+        self._runtime_directory = runtime_directory.absolute()
+        self._cell_limits = cell_limits
+        self._run_limits = run_limits
+        self._stop_margin_s = stop_margin_s
+        self._told_limits = wire.limits_of(
+            cell=cell_limits,
+            run=run_limits,
+            sandbox=sandbox_limits,
+            language_policy=language_policy,
+        )
+
+    def open(
+        self, *, sandbox_id: SandboxId, queries: QueryHandler, promised_walls: Walls
+    ) -> AbstractAsyncContextManager[UnixEndpoint]:
+        """See `Broker.open`.
+
+        Raises (on entering):
+            SettingsError: The runtime directory's path is too long, or others may enter it.
+            SandboxStartError: The socket could not be made.
+        """
+        return self._open(sandbox_id, queries, promised_walls)
+
+    @asynccontextmanager
+    async def _open(
+        self, sandbox_id: SandboxId, queries: QueryHandler, promised_walls: Walls
+    ) -> AsyncIterator[UnixEndpoint]:
+        prepare_runtime_directory(self._runtime_directory)
+        attachment = StreamAttachment(
+            sandbox_id=sandbox_id,
+            promised_walls=promised_walls,
+            cell_limits=self._cell_limits,
+            told_limits=self._told_limits,
+            queries=OpenQueries(handler=queries, limits=self._run_limits),
+            stop_margin_s=self._stop_margin_s,
+        )
+        endpoint = UnixEndpoint(
+            directory=Path(tempfile.mkdtemp(prefix="", dir=self._runtime_directory)),
+            attachment=attachment,
+            open_query_count=self._run_limits.concurrent_queries,
+        )
+        try:
+            await endpoint.listen()
+            yield endpoint
+        finally:
+            await to_its_end(endpoint.close())
+
+
+class UnixEndpoint:
+    """One socket, one server, one token, for one sandbox; implements `ports.Endpoint`."""
+
+    def __init__(
+        self, *, directory: Path, attachment: StreamAttachment, open_query_count: int
+    ) -> None:
+        """Takes over `directory`, an empty one, and removes it in `close`."""
+        self._directory = directory
+        self._attachment = attachment
+        self._server = aio.server(options=_server_options(open_query_count))
+
+    @property
+    def socket_directory(self) -> Path:
+        """See `Endpoint.socket_directory`."""
+        return self._directory
+
+    async def attached(self, *, timeout_s: float) -> StreamAttachment:
+        """See `Endpoint.attached`."""
+        await self._attachment.greeted(timeout_s=timeout_s)
+        return self._attachment
+
+    async def listen(self) -> None:
+        """Lays out the directory and starts the server.
+
+        Raises:
+            SandboxStartError: The socket could not be made.
+        """
+        token = secrets.token_hex(32)
+        token_path = self._directory / TOKEN_NAME
+        socket_path = self._directory / SOCKET_NAME
+        service = BrokerService(
+            token=token,
+            discard_token=lambda: token_path.unlink(missing_ok=True),
+            attachment=self._attachment,
+        )
+        service.add_to(self._server)
+        try:
+            _write_token(token_path, token)
+            # gRPC reads the address as a URI, so a `%` or `#` in the path must be quoted.
+            self._server.add_insecure_port(f"unix:{quote(str(socket_path))}")
+            # 0o666, not the 0o755 the server leaves: connect(2) on a Unix socket needs write
+            # permission (unix(7)), and the worker runs as another user. The directory above is
+            # mounted into this one sandbox only, and its parent is closed, so nobody else gains a
+            # door.
+            socket_path.chmod(0o666)
+            self._directory.chmod(0o755)
+        except (OSError, RuntimeError) as error:
+            raise SandboxStartError(
+                f"no socket could be made in {self._directory}: {error}; see that the file system"
+                " takes Unix sockets and is not full"
+            ) from error
+        await self._server.start()
+
+    async def close(self) -> None:
+        """Ends the stream, stops the server and removes the directory. Idempotent."""
+        await self._attachment.close()
+        await self._server.stop(_STOP_GRACE_S)
+        for name in (SOCKET_NAME, TOKEN_NAME):
+            (self._directory / name).unlink(missing_ok=True)
+        if self._directory.exists():
+            self._directory.rmdir()
+
+
+def prepare_runtime_directory(directory: Path) -> None:
+    """Makes sure that a socket can lie below `directory`, and that no other user gets to it.
+
+    Raises:
+        SettingsError: The path is too long, is no directory, or is not closed to others.
+    """
+    longest = directory / ("x" * _SHORT_ID_CHARS) / SOCKET_NAME
+    path_bytes = len(os.fsencode(longest))
+    if path_bytes > _MAX_PATH_BYTES:
+        raise SettingsError(
+            f"the path of a sandbox's socket would have {path_bytes} bytes, and unix(7) allows"
+            f" {_MAX_PATH_BYTES}: set the runtime directory to one that is at least"
+            f" {path_bytes - _MAX_PATH_BYTES} bytes shorter than {directory}, such as /run/rlm"
+        )
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+    except OSError as error:
+        raise SettingsError(
+            f"the runtime directory {directory} cannot be made: {error.strerror}"
+        ) from error
+    # Not corrected here: whoever set it to a shared directory, /tmp say, would not want it closed.
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise SettingsError(
+            f"the runtime directory {directory} has mode {stat.S_IMODE(status.st_mode):04o} and"
+            f" belongs to user {status.st_uid}, so other users could reach the sockets in it: name"
+            " a directory of its own, or close this one with chmod 700"
+        )
+
+
+def _write_token(path: Path, token: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+    with os.fdopen(descriptor, "w") as file:
+        # Whatever the umask: the worker is another user. The runtime directory is closed.
+        os.fchmod(descriptor, 0o444)
+        file.write(token)
+
+
+def _server_options(open_query_count: int) -> list[tuple[str, int]]:
+    """Returns what a peer may make the server do. Figures of a default server: see the ADR."""
+    return [
+        ("grpc.max_receive_message_length", wire.MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", wire.MAX_MESSAGE_BYTES),
+        ("grpc.max_concurrent_streams", open_query_count + _SPARE_STREAMS),
+        ("grpc.server_handshake_timeout_ms", 5_000),
+        # Metadata is a token and gRPC's own entries. Soft limit, then hard.
+        ("grpc.max_metadata_size", 8 * 2**10),
+        ("grpc.absolute_max_metadata_size", 16 * 2**10),
+        # Nothing a sandbox sends is ever unpacked on the host: identity is the only encoding.
+        ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
+        ("grpc.per_message_decompression", 0),
+        # A Unix socket needs no keepalive, so a ping is either flow control's own or a flood.
+        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.so_reuseport", 0),
+    ]

@@ -1,0 +1,177 @@
+"""What the broker says, from values to bytes.
+
+Without it generated classes would spread through the orchestrator, and each change of the contract
+with them. The way back, from a worker's bytes to values, is `claims`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from google.protobuf.duration_pb2 import Duration
+
+from orchestrator.domain import (
+    CellId,
+    CellLimits,
+    ContextKind,
+    EncodedContext,
+    LanguagePolicy,
+    QueryAnswer,
+    QueryFailure,
+    QueryFailureReason,
+    RunLimits,
+    SandboxLimits,
+)
+from rlm_sandbox.v1 import sandbox_pb2 as pb
+
+#: The one version of the contract this orchestrator speaks.
+VERSION = 1
+#: Cap of a message in either direction. gRPC's own default, stated because the contract states it.
+MAX_MESSAGE_BYTES = 4 * 2**20
+#: As fast as any larger piece, and far below the cap.
+CHUNK_BYTES = 2**20
+#: Kept free in a reply for tags, lengths and the sentences of failures.
+_REPLY_OVERHEAD_BYTES = 2**20
+
+#: What a worker is told of the limits; made here, and opaque elsewhere.
+Limits: TypeAlias = pb.Limits
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["SandboxBroker"].full_name
+TOKEN_KEY = "rlm-session-token"  # noqa: S105 # the name of the metadata entry, not a token
+
+_POLICIES = {
+    LanguagePolicy.GUARDED: pb.LANGUAGE_POLICY_GUARDED,
+    LanguagePolicy.OPEN: pb.LANGUAGE_POLICY_OPEN,
+}
+_KINDS = {
+    ContextKind.TEXT: pb.CONTEXT_KIND_TEXT,
+    ContextKind.JSON: pb.CONTEXT_KIND_JSON,
+    ContextKind.MESSAGES: pb.CONTEXT_KIND_MESSAGES,
+    ContextKind.DOCUMENTS: pb.CONTEXT_KIND_DOCUMENTS,
+}
+_REASONS = {
+    QueryFailureReason.BUDGET_EXHAUSTED: pb.QueryError.REASON_BUDGET_EXHAUSTED,
+    QueryFailureReason.TOO_DEEP: pb.QueryError.REASON_TOO_DEEP,
+    QueryFailureReason.TOO_LARGE: pb.QueryError.REASON_TOO_LARGE,
+    QueryFailureReason.TOO_MANY: pb.QueryError.REASON_TOO_MANY,
+    QueryFailureReason.MODEL_FAILED: pb.QueryError.REASON_MODEL_FAILED,
+    QueryFailureReason.MODEL_REFUSED: pb.QueryError.REASON_MODEL_REFUSED,
+    QueryFailureReason.CANCELLED: pb.QueryError.REASON_CANCELLED,
+}
+
+
+def limits_of(
+    *,
+    cell: CellLimits,
+    run: RunLimits,
+    sandbox: SandboxLimits,
+    language_policy: LanguagePolicy,
+) -> Limits:
+    """Returns the limits as a worker is told them."""
+    return pb.Limits(
+        output_bytes=cell.output_bytes,
+        answer_bytes=cell.answer_bytes,
+        prompt_chars=run.query_chars,
+        batch_prompt_count=run.batch_prompts,
+        open_query_count=run.concurrent_queries,
+        grace=_duration(cell.grace_s),
+        memory_bytes=sandbox.memory_bytes,
+        language_policy=_POLICIES[language_policy],
+    )
+
+
+def hello(*, sequence: int, limits: Limits) -> bytes:
+    """Returns a `BrokerHello`."""
+    said = pb.BrokerHello(version=VERSION, limits=limits)
+    return pb.BrokerMessage(sequence=sequence, hello=said).SerializeToString()
+
+
+def pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yields the pieces of a context with their offsets; one empty piece if there is nothing."""
+    for offset_bytes in range(0, max(len(data), 1), CHUNK_BYTES):
+        yield offset_bytes, data[offset_bytes : offset_bytes + CHUNK_BYTES]
+
+
+def context_chunk(
+    *, sequence: int, name: str, context: EncodedContext, offset_bytes: int, data: bytes
+) -> bytes:
+    """Returns a `ContextChunk`, with the digest if it is the last."""
+    is_last = offset_bytes + len(data) == len(context.data)
+    chunk = pb.ContextChunk(
+        name=name,
+        kind=_KINDS[context.kind],
+        offset_bytes=offset_bytes,
+        total_bytes=len(context.data),
+        data=data,
+        sha256=bytes.fromhex(context.sha256_hex) if is_last else b"",
+    )
+    return pb.BrokerMessage(sequence=sequence, context_chunk=chunk).SerializeToString()
+
+
+def run_cell(*, sequence: int, cell_id: CellId, source: str, timeout_s: float) -> bytes:
+    """Returns a `RunCell`."""
+    cell = pb.RunCell(cell_id=cell_id, source=source, timeout=_duration(timeout_s))
+    return pb.BrokerMessage(sequence=sequence, run_cell=cell).SerializeToString()
+
+
+def stop_cell(*, sequence: int, cell_id: CellId, is_timeout: bool) -> bytes:
+    """Returns a `StopCell` for a timeout or for a caller's cancellation."""
+    reason = pb.STOP_REASON_TIMEOUT if is_timeout else pb.STOP_REASON_CANCELLED
+    stop = pb.StopCell(cell_id=cell_id, reason=reason)
+    return pb.BrokerMessage(sequence=sequence, stop_cell=stop).SerializeToString()
+
+
+def shutdown(*, sequence: int) -> bytes:
+    """Returns a `Shutdown`."""
+    return pb.BrokerMessage(sequence=sequence, shutdown=pb.Shutdown()).SerializeToString()
+
+
+def query_reply(answers: Sequence[QueryAnswer]) -> bytes:
+    """Returns an `LlmQueryReply` that fits in one message.
+
+    Answers that do not fit any more are replaced by a failure that says so, longest first, so that
+    one long answer does not cost the others.
+    """
+    # A model's text may hold what UTF-8 cannot; a lost half character must not lose the answer.
+    texts = {
+        index: answer.encode(errors="replace")
+        for index, answer in enumerate(answers)
+        if isinstance(answer, str)
+    }
+    room_bytes = MAX_MESSAGE_BYTES - _REPLY_OVERHEAD_BYTES
+    excess_bytes = sum(map(len, texts.values())) - room_bytes
+    left_out: set[int] = set()
+    for index in sorted(texts, key=lambda index: len(texts[index]), reverse=True):
+        if excess_bytes <= 0:
+            break
+        excess_bytes -= len(texts[index])
+        left_out.add(index)
+    reply = pb.LlmQueryReply()
+    for index, answer in enumerate(answers):
+        if isinstance(answer, QueryFailure):
+            _add_failure(reply, answer)
+        elif index in left_out:
+            _add_failure(reply, _answer_too_large(len(texts[index]), room_bytes))
+        else:
+            reply.answers.add().text = texts[index].decode()
+    return reply.SerializeToString()
+
+
+def _answer_too_large(answer_bytes: int, room_bytes: int) -> QueryFailure:
+    return QueryFailure(
+        reason=QueryFailureReason.TOO_LARGE,
+        message=f"The answer of {answer_bytes:,} bytes did not fit: the answers of one call have"
+        f" {room_bytes:,} bytes together. Ask for shorter answers, or send fewer prompts a call.",
+    )
+
+
+def _add_failure(reply: pb.LlmQueryReply, failure: QueryFailure) -> None:
+    error = reply.answers.add().error
+    error.reason = _REASONS[failure.reason]
+    error.message = failure.message.encode(errors="replace").decode()
+
+
+def _duration(seconds: float) -> Duration:
+    whole = int(seconds)
+    return Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
