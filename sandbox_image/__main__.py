@@ -1,0 +1,74 @@
+"""The container's one program: start the REPL process, look at the walls, attach.
+
+The order is the point. The REPL process is forked first, before the token is read and before gRPC
+(which survives no fork) is imported, so that it holds neither.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from sandbox_image import hardening
+from sandbox_image.repl.process import ReplProcess
+from sandbox_image.walls import find_walls
+
+#: Where the orchestrator mounts the sandbox's own socket directory.
+_MOUNT = Path("/run/rlm")
+_IMAGE_RELEASE = "0.1.0"
+
+
+def main(socket_directory: Path) -> int:
+    """Serves one sandbox until the orchestrator ends it.
+
+    Args:
+        socket_directory: Holds `broker.sock` and, until it has been used, `token`.
+
+    Returns:
+        The process's exit status: 0 when the orchestrator ended it, 1 when it could not go on. The
+        reason is one line on standard error, which is the container's log.
+    """
+    hardening.ignore_signals()
+    hardening.adopt_orphans()
+    repl = ReplProcess.start()
+    hardening.forbid_inspection()
+    # Only now: a process that has imported gRPC must not fork.
+    import grpc  # noqa: PLC0415
+
+    from sandbox_image.worker import SessionLostError, Worker  # noqa: PLC0415
+
+    try:
+        token = (socket_directory / "token").read_text(encoding="ascii").strip()
+    except OSError as error:
+        return _fail(f"the token cannot be read: {error}")
+    channel = grpc.insecure_channel(
+        f"unix:{socket_directory / 'broker.sock'}",
+        options=(
+            ("grpc.enable_http_proxy", 0),
+            # Answers come from the trusted side; a batch of them may be longer than a request.
+            ("grpc.max_receive_message_length", 64 * 2**20),
+        ),
+    )
+    worker = Worker(
+        channel=channel, token=token, repl=repl, walls=find_walls(), image_release=_IMAGE_RELEASE
+    )
+    try:
+        worker.run()
+    except SessionLostError as error:
+        return _fail(str(error))
+    finally:
+        repl.kill()
+    return 0
+
+
+def _fail(reason: str) -> int:
+    sys.stderr.write(f"rlm-sandbox worker: {reason}\n")
+    sys.stderr.flush()
+    return 1
+
+
+if __name__ == "__main__":
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else _MOUNT
+    # Not sys.exit: gRPC's threads would be waited for, and the namespace ends with this process.
+    os._exit(main(directory))

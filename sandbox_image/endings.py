@@ -1,0 +1,93 @@
+"""Why a cell's process ended, in words for the root model."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from sandbox_image.repl.channel import JsonObject
+
+#: Where the kernel counts the processes it killed for memory in this container: cgroup v2, then v1.
+_MEMORY_EVENTS = (
+    Path("/sys/fs/cgroup/memory.events"),
+    Path("/sys/fs/cgroup/memory/memory.oom_control"),
+)
+
+
+def memory_kill_count() -> int:
+    """Returns how often the kernel has killed for memory here; 0 where it does not say."""
+    for path in _MEMORY_EVENTS:
+        try:
+            lines = path.read_text(encoding="ascii").splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            name, _, count = line.partition(" ")
+            if name == "oom_kill" and count.isdigit():
+                return int(count)
+    return 0
+
+
+def timed_out(timeout_s: float, *, is_kept: bool) -> JsonObject:
+    """Says that a cell's clock ran out."""
+    variables = (
+        "its variables are as it left them" if is_kept else "variables are as before this cell"
+    )
+    return _error(
+        "TimeoutError",
+        f"the cell was stopped after {timeout_s:g} s of its own time; {variables}. "
+        "Work on less text in one cell, or in smaller steps",
+    )
+
+
+def stopped() -> JsonObject:
+    """Says that the caller ended the cell."""
+    return _error("Stopped", "the cell was stopped by the caller")
+
+
+def died(status: int, *, was_memory: bool, memory_bytes: int) -> JsonObject:
+    """Says how the interpreter ended, from its wait status (wait(2))."""
+    if was_memory:
+        return _error(
+            "MemoryError",
+            f"the cell needed more memory than the sandbox has ({memory_bytes / 2**20:,.0f} MiB) "
+            "and its interpreter was killed; work on smaller pieces",
+        )
+    if os.WIFEXITED(status):
+        code = os.WEXITSTATUS(status)
+        return _error(
+            "InterpreterExit",
+            f"the cell ended its interpreter (exit status {code}); do not call os._exit, "
+            "a cell ends by itself",
+        )
+    number = os.WTERMSIG(status)
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return _error("InterpreterKilled", f"the cell's interpreter was ended by {name}")
+
+
+def broke_form(reason: str) -> JsonObject:
+    """Says that what the interpreter sent made no sense."""
+    return _error(
+        "InterpreterKilled",
+        "the cell's interpreter was ended because it wrote to the platform's own channel "
+        f"({reason})",
+    )
+
+
+def state_sentence(state: str) -> str:
+    """Says what became of the variables, to follow an error's message."""
+    match state:
+        case "rolled_back":
+            return "Variables are as before this cell."
+        case "lost":
+            return "All variables are lost; `context` is bound again."
+        case _:
+            return ""
+
+
+def _error(type_name: str, message: str) -> JsonObject:
+    return {"type_name": type_name, "message": message, "traceback": ""}

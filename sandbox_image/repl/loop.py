@@ -1,0 +1,203 @@
+"""The life of the REPL process: take a command, do it, leave a spare behind.
+
+A spare is a fork of this process that waits. When a cell ends the process it runs in, the newest
+spare takes over with the variables as they were before that cell. Without spares one memory bomb
+would cost the session everything it has computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import threading
+import traceback
+from io import TextIOWrapper
+
+from sandbox_image.repl.asking import Asker
+from sandbox_image.repl.channel import (
+    ChannelClosedError,
+    Frame,
+    FrameKind,
+    FrameReader,
+    JsonObject,
+)
+from sandbox_image.repl.contexts import ContextAssembly
+from sandbox_image.repl.mailbox import Interrupts, Mailbox
+from sandbox_image.repl.namespace import Namespace
+from sandbox_image.repl.running import CellRunner
+
+#: Kept free for the worker and the spares when the REPL process is held to its soft limit.
+_RESERVED_BYTES = 96 * 2**20
+#: Least a REPL process may have; Python itself takes about 20 MiB of it.
+_LEAST_DATA_BYTES = 64 * 2**20
+#: Threads of a cell: the usual 8 MiB of address space each would hit the soft limit at about 100.
+_THREAD_STACK_BYTES = 2 * 2**20
+
+
+class ReplLoop:
+    """Runs commands of the worker until the worker is gone."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Takes over the process's end of the channel."""
+        self._interrupts = Interrupts()
+        self._mailbox = Mailbox(connection, self._interrupts)
+        self._asker = Asker(lambda: self._mailbox)
+        self._namespace = Namespace(self._asker)
+        self._runner = CellRunner(self._namespace, self._interrupts)
+        self._assembly: ContextAssembly | None = None
+        self._spare_pids: list[int] = []
+
+    def run(self) -> None:
+        """Does what the worker asks until it is gone."""
+        self._interrupts.install()
+        threading.stack_size(_THREAD_STACK_BYTES)
+        with contextlib.suppress(ChannelClosedError):
+            while True:
+                self._do(self._mailbox.next_command())
+
+    def _do(self, frame: Frame) -> None:
+        match frame.kind:
+            case FrameKind.CONFIGURE:
+                self._configure(frame.json())
+                self._leave_spare(is_base=True)
+            case FrameKind.CONTEXT_START:
+                start = frame.json()
+                self._assembly = ContextAssembly(name=start["name"], kind=start["kind"])
+            case FrameKind.CONTEXT_DATA:
+                assert self._assembly is not None  # noqa: S101 - the worker keeps the order
+                self._assembly.write(frame.payload)
+            case FrameKind.CONTEXT_END:
+                assert self._assembly is not None  # noqa: S101 - likewise
+                self._namespace.bind_context(self._assembly.name, self._assembly.value())
+                self._assembly = None
+                self._leave_spare(is_base=True)
+            case FrameKind.RUN:
+                command = frame.json()
+                self._run_cell(command["cell_id"], command["source"])
+            case FrameKind.LEAVE_SPARE:
+                self._leave_spare(is_base=False)
+            case _:
+                pass
+
+    def _configure(self, limits: JsonObject) -> None:
+        self._asker.configure(limits)
+        self._namespace.configure(limits["policy"])
+        self._runner.configure(policy=limits["policy"], answer_bytes=limits["answer_bytes"])
+        data_bytes = max(limits["memory_bytes"] - _RESERVED_BYTES, _LEAST_DATA_BYTES)
+        # A limit of its own below the container's, so that too much memory is a MemoryError in the
+        # cell and not the end of the process. RLIMIT_DATA counts private writable memory
+        # (setrlimit(2)); RLIMIT_AS would count what is only mapped.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
+
+    def _run_cell(self, cell_id: int, source: str) -> None:
+        self._asker.cell_id = cell_id
+        result = self._runner.run(cell_id, source)
+        # What a cell's threads still wait for is answered by nobody.
+        self._mailbox.abandon_replies()
+        self._mailbox.send(FrameKind.RESULT, {"cell_id": cell_id, **result})
+
+    def _leave_spare(self, *, is_base: bool) -> None:
+        """Forks a process that waits to take over with everything as it is now.
+
+        Left out while a cell's threads live: a fork would lose them, and an executor that is still
+        open would hang for ever in the copy. The worker then has only an older spare.
+        """
+        self._reap_spares()
+        if threading.active_count() > 1:
+            return
+        near, far = socket.socketpair()
+        try:
+            pid = os.fork()
+        except OSError:
+            # No process or no memory to spare: the session goes on without.
+            near.close()
+            far.close()
+            return
+        if pid:
+            near.close()
+            self._spare_pids.append(pid)
+            self._mailbox.send(
+                FrameKind.SPARE, {"pid": pid, "is_base": is_base}, descriptor=far.fileno()
+            )
+            far.close()
+            return
+        far.close()
+        self._mailbox.close()
+        _wait_to_take_over(near)
+        self._spare_pids.clear()
+        self._mailbox = Mailbox(near, self._interrupts)
+        random.seed()
+        self._leave_spare(is_base=is_base)
+
+    def _reap_spares(self) -> None:
+        still_there = []
+        for pid in self._spare_pids:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                    still_there.append(pid)
+        self._spare_pids = still_there
+
+
+def _wait_to_take_over(connection: socket.socket) -> None:
+    """Waits as a spare; ends the process when the worker lets go of it."""
+    reader = FrameReader(connection)
+    try:
+        while reader.next_frame() is None:
+            reader.receive()
+    except ChannelClosedError:
+        os._exit(0)
+
+
+def repl_main(connection: socket.socket, *, stdout: int, stderr: int) -> None:
+    """Becomes the REPL process; never returns.
+
+    Args:
+        connection: This process's end of the channel.
+        stdout: Write end of the pipe the worker reads a cell's output from.
+        stderr: Likewise.
+    """
+    status = 70  # EX_SOFTWARE (sysexits.h)
+    try:
+        _become_ordinary(stdout=stdout, stderr=stderr)
+        ReplLoop(connection).run()
+        status = 0
+    except BaseException:  # noqa: BLE001 - the process ends here, whatever it is
+        traceback.print_exc()
+    os._exit(status)
+
+
+def _become_ordinary(*, stdout: int, stderr: int) -> None:
+    """Gives the process the standard streams and signals a Python program expects."""
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGALRM,
+        signal.SIGCHLD,
+    ):
+        signal.signal(number, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    for descriptor in {null, stdout, stderr} - {0, 1, 2}:
+        os.close(descriptor)
+    # New objects, not the old ones set up anew: those remember the files they were opened on.
+    sys.stdout = sys.__stdout__ = _text_stream(1)  # type: ignore[misc]  # final for others
+    sys.stderr = sys.__stderr__ = _text_stream(2)  # type: ignore[misc]  # likewise
+
+
+def _text_stream(descriptor: int) -> TextIOWrapper:
+    # A cell may print lone surrogates; output must not fail on them.
+    return open(  # noqa: SIM115 - lives as long as the process
+        descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )

@@ -1,0 +1,175 @@
+"""The REPL process's end of the channel, shared by all threads of a cell.
+
+Without it an interrupt could lose half a frame, and a thread that waits for an answer could take
+the message another one waits for. Nobody owns a reader thread, because a fork would lose it:
+whoever waits, reads (leader and followers).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from sandbox_image.repl.channel import (
+    Frame,
+    FrameKind,
+    FrameReader,
+    JsonObject,
+    encode,
+)
+
+
+class Interrupts:
+    """Turns SIGINT into `KeyboardInterrupt` only where a cell can take it.
+
+    Python runs signal handlers in the main thread between two instructions. Inside `held()` the
+    interrupt is remembered and raised on leaving, so that a frame is never cut in two.
+    """
+
+    def __init__(self) -> None:
+        """Starts with interrupts off: they are for cells only."""
+        self._is_on = False
+        self._held = 0
+        self._is_pending = False
+
+    def install(self) -> None:
+        """Takes SIGINT over; a cell may have put its own handler there."""
+        signal.signal(signal.SIGINT, self._handle)
+
+    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
+        if not self._is_on:
+            return
+        if self._held:
+            self._is_pending = True
+            return
+        raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        """Lets interrupts through while a cell runs."""
+        self._is_pending = False
+        self._is_on = True
+        try:
+            yield
+        finally:
+            self._is_on = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds interrupts back while something must not be cut in two."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+        if self._is_pending and not self._held and self._is_on:
+            self._is_pending = False
+            raise KeyboardInterrupt
+
+
+class Mailbox:
+    """Sends frames, and hands what arrives to whoever waits for it."""
+
+    def __init__(self, connection: socket.socket, interrupts: Interrupts) -> None:
+        """Takes over `connection`; the mailbox closes it."""
+        self._connection = connection
+        self._reader = FrameReader(connection)
+        self._interrupts = interrupts
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+        self._send_lock = threading.Lock()
+        self._arrived = threading.Condition()
+        self._someone_reads = False
+        self._commands: deque[Frame] = deque()
+        self._replies: dict[str, JsonObject | None] = {}
+        self._awaited: set[str] = set()
+
+    def close(self) -> None:
+        """Closes this process's end."""
+        self._connection.close()
+
+    def send(
+        self, kind: FrameKind, payload: bytes | JsonObject, *, descriptor: int | None = None
+    ) -> None:
+        """Sends one frame, whole."""
+        data = encode(kind, payload)
+        with self._interrupts.held(), self._send_lock:
+            if descriptor is None:
+                self._connection.sendall(data)
+            else:
+                sent = socket.send_fds(self._connection, [data], [descriptor])
+                self._connection.sendall(data[sent:])
+
+    def expect_reply(self, query_id: str) -> None:
+        """Says that a reply with this id is wanted; to be called before the query is sent."""
+        with self._arrived:
+            self._awaited.add(query_id)
+
+    def wait_for_reply(self, query_id: str) -> JsonObject | None:
+        """Waits for the reply to a query; None when the cell ended first."""
+        try:
+            with self._arrived:
+                self._lead_or_follow(lambda: query_id in self._replies)
+                return self._replies.pop(query_id)
+        finally:
+            with self._arrived:
+                self._awaited.discard(query_id)
+                self._replies.pop(query_id, None)
+
+    def next_command(self) -> Frame:
+        """Waits for the next thing the worker wants.
+
+        Raises:
+            ChannelClosedError: The worker is gone.
+        """
+        with self._arrived:
+            self._lead_or_follow(lambda: bool(self._commands))
+            return self._commands.popleft()
+
+    def abandon_replies(self) -> None:
+        """Wakes every thread that still waits for a reply: its cell has ended."""
+        with self._arrived:
+            for query_id in self._awaited:
+                self._replies.setdefault(query_id, None)
+            self._arrived.notify_all()
+
+    def _lead_or_follow(self, is_here: Callable[[], bool]) -> None:
+        """Waits until `is_here()`, reading for all while nobody else does. Holds the condition."""
+        while not is_here():
+            if self._someone_reads:
+                self._arrived.wait()
+                continue
+            self._someone_reads = True
+            self._arrived.release()
+            try:
+                # Readable first, then exactly one receive: only the wait can be interrupted, and it
+                # holds nothing.
+                self._poll.poll()
+                with self._interrupts.held():
+                    self._take()
+            finally:
+                self._arrived.acquire()
+                self._someone_reads = False
+                self._arrived.notify_all()
+
+    def _take(self) -> None:
+        self._reader.receive()
+        with self._arrived:
+            while (frame := self._reader.next_frame()) is not None:
+                if frame.kind is not FrameKind.REPLY:
+                    self._commands.append(frame)
+                    continue
+                reply = frame.json()
+                query_id = str(reply.get("query_id"))
+                # A reply nobody waits for belongs to a cell that has ended.
+                if query_id in self._awaited:
+                    self._replies[query_id] = reply

@@ -1,0 +1,284 @@
+"""The worker's handle on the REPL process: start, watch, interrupt, kill, take a spare.
+
+Without it the worker's state machine would be full of pids, pipes and races with the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+
+import psutil
+
+from sandbox_image.repl.channel import (
+    BadFrameError,
+    ChannelClosedError,
+    Frame,
+    FrameKind,
+    FrameReader,
+    JsonObject,
+    encode,
+)
+from sandbox_image.repl.loop import repl_main
+
+#: How long leftover processes are hunted before everything but the worker is killed.
+_SWEEP_S = 2.0
+_READ_BYTES = 64 * 1024
+
+
+@dataclass
+class Spare:
+    """A fork of the REPL process that waits to take over."""
+
+    pid: int
+    connection: socket.socket
+    cell_count: int  # cells that had ended when it was forked
+    is_base: bool
+
+    def let_go(self) -> None:
+        """Ends the spare: it exits when its channel closes."""
+        self.connection.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+@dataclass
+class Usage:
+    """What a cell used so far."""
+
+    started_s: float
+    cpu_at_start_s: float
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+@dataclass
+class ReplProcess:
+    """The live REPL process and its spares, as the worker sees them."""
+
+    pid: int
+    connection: socket.socket
+    stdout: int
+    stderr: int
+    spares: list[Spare] = field(default_factory=list)
+    cell_count: int = 0
+
+    def __post_init__(self) -> None:
+        """Prepares the connection for a loop that never blocks."""
+        self._adopt(self.connection)
+
+    @classmethod
+    def start(cls) -> ReplProcess:
+        """Forks the REPL process. To be called before anything has started a thread."""
+        worker_end, repl_end = socket.socketpair()
+        stdout_read, stdout_write = os.pipe()
+        stderr_read, stderr_write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            worker_end.close()
+            os.close(stdout_read)
+            os.close(stderr_read)
+            _be_first_to_die()
+            repl_main(repl_end, stdout=stdout_write, stderr=stderr_write)
+        repl_end.close()
+        os.close(stdout_write)
+        os.close(stderr_write)
+        for descriptor in (stdout_read, stderr_read):
+            os.set_blocking(descriptor, False)
+        return cls(pid=pid, connection=worker_end, stdout=stdout_read, stderr=stderr_read)
+
+    def _adopt(self, connection: socket.socket) -> None:
+        connection.settimeout(0)
+        self.connection = connection
+        self._reader = FrameReader(connection)
+        self._outgoing = bytearray()
+        self._meter: psutil.Process | None = None
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that wait for the REPL process to read."""
+        return len(self._outgoing)
+
+    def send(self, kind: FrameKind, payload: bytes | JsonObject) -> None:
+        """Queues a frame and sends what can be sent without waiting."""
+        self._outgoing += encode(kind, payload)
+        self.flush()
+
+    def flush(self) -> None:
+        """Sends more of what is queued. A process that is gone is noticed elsewhere."""
+        with contextlib.suppress(BlockingIOError, ConnectionError, BrokenPipeError):
+            while self._outgoing:
+                sent = self.connection.send(memoryview(self._outgoing)[: 2**20])
+                del self._outgoing[:sent]
+
+    def receive(self) -> list[Frame]:
+        """Returns the frames that have arrived; keeps track of spares itself.
+
+        Raises:
+            ChannelClosedError: The process is gone.
+            BadFrameError: It sent what is not a frame.
+        """
+        with contextlib.suppress(BlockingIOError):
+            self._reader.receive()
+        frames = []
+        while (frame := self._reader.next_frame()) is not None:
+            if frame.kind is FrameKind.SPARE:
+                self._add_spare(frame.json())
+            else:
+                frames.append(frame)
+        return frames
+
+    def _add_spare(self, claim: JsonObject) -> None:
+        pid = claim.get("pid")
+        connection = socket.socket(fileno=self._reader.take_descriptor())
+        if not isinstance(pid, int) or pid <= 1 or pid in (os.getpid(), self.pid):
+            connection.close()
+            raise BadFrameError("a spare with an impossible pid")
+        spare = Spare(
+            pid=pid,
+            connection=connection,
+            cell_count=self.cell_count,
+            is_base=bool(claim.get("is_base")),
+        )
+        # A new base stands for every context, so older spares of either sort are of no use; a new
+        # checkpoint replaces the one before it.
+        kept = []
+        for other in self.spares:
+            if spare.is_base or not other.is_base:
+                other.let_go()
+            else:
+                kept.append(other)
+        self.spares = [*kept, spare]
+
+    def read_output(self, descriptor: int) -> bytes:
+        """Returns what a cell has printed on one of its two pipes, empty when nothing is there."""
+        try:
+            return os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return b""
+
+    def interrupt(self) -> None:
+        """Asks the running cell to end: `KeyboardInterrupt` in its main thread."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """Kills the live process and everything cells have left, but not the spares."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self.end_leftovers(with_live=True)
+
+    def end_leftovers(self, *, with_live: bool = False) -> None:
+        """Kills processes a cell has left behind: only the live process and its spares stay.
+
+        A cell may fork faster than one pass kills, so passes follow each other until one finds
+        nothing. Forking beyond the bound costs the session its spares: everything is killed.
+        """
+        give_up_s = time.monotonic() + _SWEEP_S
+        while True:
+            kept = {spare.pid for spare in self.spares}
+            if not with_live:
+                kept.add(self.pid)
+            # A spare that was let go stays a zombie of the live process until that one reaps it.
+            strangers = [pid for pid in _descendants() if pid not in kept and _is_alive(pid)]
+            if not strangers:
+                return
+            for pid in strangers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            reap()
+            if time.monotonic() > give_up_s:
+                if os.getpid() == 1:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(-1, signal.SIGKILL)
+                return
+
+    def take_over(self) -> Spare | None:
+        """Puts a spare that still lives in the place of the dead process.
+
+        The newest one where it holds everything up to the last cell; else the base, which holds the
+        contexts and nothing of any cell: a state from somewhere between would be hard to explain.
+
+        Returns:
+            The spare, or None where there is none: the session is lost.
+        """
+        self.connection.close()
+        while self.spares:
+            spare = self.spares.pop()
+            is_usable = spare.is_base or spare.cell_count == self.cell_count
+            if not (is_usable and _is_alive(spare.pid)):
+                spare.let_go()
+                continue
+            self.pid = spare.pid
+            self.cell_count = spare.cell_count
+            self._adopt(spare.connection)
+            self.send(FrameKind.RESUME, {})
+            return spare
+        return None
+
+    def start_meter(self) -> Usage:
+        """Begins to meter a cell."""
+        usage = Usage(started_s=time.monotonic(), cpu_at_start_s=self._cpu_s())
+        self.sample(usage)
+        return usage
+
+    def sample(self, usage: Usage) -> None:
+        """Brings a cell's usage up to date; does nothing when the process is gone."""
+        with contextlib.suppress(psutil.Error):
+            meter = self._metered()
+            usage.peak_memory_bytes = max(usage.peak_memory_bytes, meter.memory_info().rss)
+            usage.cpu_s = max(self._cpu_s() - usage.cpu_at_start_s, usage.cpu_s)
+
+    def _metered(self) -> psutil.Process:
+        if self._meter is None:
+            self._meter = psutil.Process(self.pid)
+        return self._meter
+
+    def _cpu_s(self) -> float:
+        try:
+            times = self._metered().cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system + times.children_user + times.children_system)
+
+
+def reap() -> dict[int, int]:
+    """Collects every child that has ended: its pid and wait status."""
+    ended = {}
+    with contextlib.suppress(ChildProcessError):
+        while (result := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[result[0]] = result[1]
+    return ended
+
+
+def _descendants() -> list[int]:
+    """Lists the processes below this one.
+
+    As PID 1 every other process of the namespace is one, whatever it did to get away.
+    """
+    own = os.getpid()
+    if own == 1:
+        return [pid for pid in psutil.pids() if pid != 1]
+    return [child.pid for child in psutil.Process(own).children(recursive=True)]
+
+
+def _is_alive(pid: int) -> bool:
+    """Says whether a process runs; one that has ended and waits to be reaped does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _be_first_to_die() -> None:
+    """Makes the kernel choose this process, not the worker, when memory runs out."""
+    # Raising it is allowed to anyone (proc(5)); it stays for every fork of this process.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+        file.write("1000")
+
+
+__all__ = ["BadFrameError", "ChannelClosedError", "ReplProcess", "Spare", "Usage", "reap"]

@@ -1,0 +1,197 @@
+"""The contract's messages <-> what the worker works with. Generated classes stop here."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+
+from rlm_sandbox.v1 import sandbox_pb2 as pb
+from sandbox_image.repl.channel import BadFrameError, JsonObject
+from sandbox_image.walls import FoundWalls
+
+#: The versions of the contract this worker speaks.
+MIN_VERSION = 1
+MAX_VERSION = 1
+#: Largest piece of output in one message, as the contract has it.
+OUTPUT_PIECE_BYTES = 64 * 1024
+#: Largest request sent: the contract's 4 MiB less what the other fields and the framing take.
+_REQUEST_BYTES = 4 * 2**20 - 64 * 1024
+_MAX_TEXT_CHARS = 16 * 1024
+
+_OUTCOMES = {
+    "succeeded": pb.OUTCOME_SUCCEEDED,
+    "raised": pb.OUTCOME_RAISED,
+    "rejected": pb.OUTCOME_REJECTED,
+    "timed_out": pb.OUTCOME_TIMED_OUT,
+    "killed": pb.OUTCOME_KILLED,
+    "stopped": pb.OUTCOME_STOPPED,
+}
+_STATES = {
+    "kept": pb.VARIABLE_STATE_KEPT,
+    "rolled_back": pb.VARIABLE_STATE_ROLLED_BACK,
+    "lost": pb.VARIABLE_STATE_LOST,
+}
+_KINDS = {
+    pb.CONTEXT_KIND_TEXT: "text",
+    pb.CONTEXT_KIND_JSON: "json",
+    pb.CONTEXT_KIND_MESSAGES: "messages",
+    pb.CONTEXT_KIND_DOCUMENTS: "documents",
+}
+_REASONS = {
+    pb.QueryError.REASON_BUDGET_EXHAUSTED: "budget_exhausted",
+    pb.QueryError.REASON_TOO_DEEP: "too_deep",
+    pb.QueryError.REASON_TOO_LARGE: "too_large",
+    pb.QueryError.REASON_TOO_MANY: "too_many",
+    pb.QueryError.REASON_MODEL_REFUSED: "model_refused",
+    pb.QueryError.REASON_CANCELLED: "cancelled",
+}
+
+
+def hello(walls: FoundWalls, *, image_release: str) -> pb.WorkerHello:
+    """Says what this worker speaks and what walls it found."""
+    return pb.WorkerHello(
+        min_version=MIN_VERSION,
+        max_version=MAX_VERSION,
+        image_release=image_release[:100],
+        walls=pb.Walls(
+            seccomp_mode=walls.seccomp_mode,
+            has_no_new_privileges=walls.has_no_new_privileges,
+            effective_capabilities=walls.effective_capabilities,
+            bounding_capabilities=walls.bounding_capabilities,
+            network_interfaces=walls.network_interfaces,
+            uid=walls.uid,
+            gid=walls.gid,
+            supplementary_gids=walls.supplementary_gids,
+            is_root_read_only=walls.is_root_read_only,
+            kernel_release=walls.kernel_release,
+        ),
+    )
+
+
+def limits_for_repl(limits: pb.Limits) -> JsonObject:
+    """Returns what the REPL process is told of the limits."""
+    is_open = limits.language_policy == pb.LANGUAGE_POLICY_OPEN
+    return {
+        "policy": "open" if is_open else "guarded",
+        "answer_bytes": limits.answer_bytes,
+        "prompt_chars": limits.prompt_chars,
+        "batch_prompt_count": limits.batch_prompt_count,
+        "memory_bytes": limits.memory_bytes,
+    }
+
+
+def context_kind(kind: int) -> str:
+    """Returns the REPL process's word for a kind of context; an unknown kind is a KeyError."""
+    return _KINDS[kind]  # type: ignore[index]  # protobuf hands an open enum out as an int
+
+
+def cell_result(  # noqa: PLR0913 - one argument for each part of the message
+    *,
+    cell_id: int,
+    outcome: str,
+    state: str,
+    error: JsonObject | None,
+    report: JsonObject,
+    dropped_bytes: tuple[int, int],
+    usage: pb.CellUsage,
+) -> pb.CellResult:
+    """Makes a cell's result from what the REPL process reported, which may be anything.
+
+    Raises:
+        BadFrameError: The report is not of the form the REPL process uses.
+    """
+    try:
+        result = pb.CellResult(
+            cell_id=cell_id,
+            outcome=_OUTCOMES[outcome],
+            state=_STATES[state],
+            answer=pb.Answer(
+                content=report.get("content", ""), is_ready=bool(report.get("is_ready"))
+            ),
+            dropped_stdout_bytes=dropped_bytes[0],
+            dropped_stderr_bytes=dropped_bytes[1],
+            usage=usage,
+            variables=[
+                pb.Variable(name=entry["name"], type_name=entry["type"], size=entry["size"])
+                for entry in report.get("variables", ())
+            ],
+        )
+        if error is not None:
+            result.error.type_name = error["type_name"][:200]
+            result.error.message = error["message"][:_MAX_TEXT_CHARS]
+            result.error.traceback = error["traceback"][:_MAX_TEXT_CHARS]
+    except (TypeError, ValueError, KeyError, AttributeError) as failure:
+        raise BadFrameError("a result of another form") from failure
+    return result
+
+
+def cell_usage(
+    *, wall_s: float, cpu_s: float, peak_memory_bytes: int, query_count: int
+) -> pb.CellUsage:
+    """Makes the usage of a cell."""
+    return pb.CellUsage(
+        wall=_duration(wall_s),
+        cpu=_duration(cpu_s),
+        peak_memory_bytes=peak_memory_bytes,
+        query_count=query_count,
+    )
+
+
+def query_requests(
+    claim: JsonObject, *, query_id: str, cell_id: int
+) -> tuple[list[pb.LlmQueryRequest], list[int]]:
+    """Cuts one batch into requests that each fit one message.
+
+    Returns:
+        The requests, and how many prompts each holds.
+
+    Raises:
+        BadFrameError: The claim is not of the form the REPL process uses.
+    """
+    prompts, alias = claim.get("prompts"), claim.get("model")
+    if not (isinstance(prompts, list) and prompts and all(isinstance(p, str) for p in prompts)):
+        raise BadFrameError("a query without prompts")
+    if not (alias is None or isinstance(alias, str)):
+        raise BadFrameError("a query whose model is not a name")
+    groups: list[list[str]] = [[]]
+    room_bytes = _REQUEST_BYTES
+    for prompt in prompts:
+        size_bytes = len(prompt.encode(errors="replace")) + 8
+        if size_bytes > room_bytes and groups[-1]:
+            groups.append([])
+            room_bytes = _REQUEST_BYTES
+        groups[-1].append(prompt)
+        room_bytes -= size_bytes
+    try:
+        requests = [
+            pb.LlmQueryRequest(
+                query_id=f"{query_id}-{index}",
+                cell_id=cell_id,
+                prompts=group,
+                model_alias=alias or "",
+            )
+            for index, group in enumerate(groups)
+        ]
+    except (TypeError, ValueError) as failure:
+        raise BadFrameError("a query that is not text") from failure
+    return requests, [len(group) for group in groups]
+
+
+def answers(reply: pb.LlmQueryReply) -> list[JsonObject]:
+    """Returns what the REPL process is told of the answers to one request."""
+    return [
+        {"text": answer.text}
+        if answer.WhichOneof("outcome") == "text"
+        else failed_answer(_REASONS.get(answer.error.reason, "model_failed"), answer.error.message)
+        for answer in reply.answers
+    ]
+
+
+def failed_answer(reason: str, message: str) -> JsonObject:
+    """Returns what the REPL process is told of a prompt that got no answer."""
+    return {"reason": reason, "message": message}
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(max(int(seconds * 1e9), 0))
+    return duration

@@ -1,0 +1,425 @@
+"""Holds the stream: cells to the REPL process, its output and queries to the broker.
+
+Without it the process that runs untrusted code would hold the channel itself. One thread decides
+everything here; gRPC's threads only put what arrives into a queue. What comes from the REPL process
+is treated as hostile, what comes from the broker is obeyed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import queue
+import selectors
+import signal
+import threading
+import time
+
+import grpc
+
+from rlm_sandbox.v1 import sandbox_pb2 as pb
+from rlm_sandbox.v1.sandbox_pb2_grpc import SandboxBrokerStub
+from sandbox_image import endings, wire
+from sandbox_image.repl.channel import BadFrameError, ChannelClosedError, FrameKind, JsonObject
+from sandbox_image.repl.process import ReplProcess, reap
+from sandbox_image.running_cell import OpenQuery, RunningCell, WaitingRequest
+from sandbox_image.walls import FoundWalls
+
+_TOKEN_KEY = "rlm-session-token"  # noqa: S105 - the name of the entry, not its value
+#: How often a running cell's memory is looked at.
+_SAMPLE_S = 0.1
+#: Messages of the broker that wait; with 1 MiB pieces of context this bounds the worker's memory.
+_INBOX_SIZE = 8
+#: More than this towards the REPL process, and the broker has to wait.
+_PENDING_BYTES = 4 * 2**20
+#: Output read in one go before anything else gets its turn.
+_DRAIN_READS = 16
+
+
+class SessionLostError(Exception):
+    """The REPL process and every spare are gone, or the broker broke off; the worker has to end."""
+
+
+class Worker:
+    """One sandbox's life, from hello to the end of the stream."""
+
+    def __init__(
+        self,
+        *,
+        channel: grpc.Channel,
+        token: str,
+        repl: ReplProcess,
+        walls: FoundWalls,
+        image_release: str,
+    ) -> None:
+        """Prepares to serve; `run` does."""
+        self._stub = SandboxBrokerStub(channel)
+        self._metadata = ((_TOKEN_KEY, token),)
+        self._repl = repl
+        self._hello = wire.hello(walls, image_release=image_release)
+        self._limits = pb.Limits()
+        self._outbox: queue.SimpleQueue[pb.WorkerMessage | None] = queue.SimpleQueue()
+        self._sequence = 0
+        self._inbox: queue.Queue[pb.BrokerMessage | str] = queue.Queue(_INBOX_SIZE)
+        self._answers: queue.SimpleQueue[
+            tuple[RunningCell, WaitingRequest, grpc.Future[pb.LlmQueryReply]]
+        ] = queue.SimpleQueue()
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe()
+        self._cell: RunningCell | None = None
+        self._last_report: JsonObject = {}
+        self._was_lost_idle = False
+        self._query_count = 0
+        self._digest = hashlib.sha256()
+        self._is_over = False
+
+    def run(self) -> None:
+        """Serves until the broker ends the stream.
+
+        Raises:
+            SessionLostError: Nothing is left that could run a cell, or the stream broke.
+        """
+        for descriptor in (self._wake_read, self._wake_write):
+            os.set_blocking(descriptor, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        for descriptor in (self._repl.stdout, self._repl.stderr):
+            self._selector.register(descriptor, selectors.EVENT_READ)
+        self._selector.register(self._repl.connection, selectors.EVENT_READ)
+        self._say(hello=self._hello)
+        threading.Thread(target=self._listen, daemon=True).start()
+        while not self._is_over:
+            self._step()
+
+    def _listen(self) -> None:
+        """Puts what the broker sends into the inbox. Runs in a thread of its own."""
+        reason = "the broker ended the stream"
+        try:
+            for message in self._stub.Attach(iter(self._outbox.get, None), metadata=self._metadata):
+                self._inbox.put(message)
+                self._wake()
+        except grpc.RpcError as error:
+            reason = f"the stream broke: {error.code().name}: {error.details()}"
+        self._inbox.put(reason)
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"\0")
+
+    def _step(self) -> None:
+        """Waits for the next thing to happen and deals with it."""
+        self._watch_for_room()
+        for key, events in self._selector.select(self._patience_s()):
+            if key.fileobj == self._wake_read:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+            elif key.fileobj is self._repl.connection:
+                if events & selectors.EVENT_WRITE:
+                    self._repl.flush()
+                if events & selectors.EVENT_READ:
+                    self._hear_repl()
+            elif isinstance(key.fileobj, int):
+                self._forward_output(key.fileobj)
+        ended = reap()
+        if self._repl.pid in ended:
+            self._mourn(ended[self._repl.pid])
+        self._take_answers()
+        while self._repl.pending_bytes < _PENDING_BYTES:
+            try:
+                item = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            self._obey(item)
+        self._keep_time()
+
+    def _watch_for_room(self) -> None:
+        wanted = selectors.EVENT_READ
+        if self._repl.pending_bytes:
+            wanted |= selectors.EVENT_WRITE
+        if self._selector.get_key(self._repl.connection).events != wanted:
+            self._selector.modify(self._repl.connection, wanted)
+
+    def _patience_s(self) -> float | None:
+        if self._cell is None:
+            return None
+        if self._cell.kill_at_s is not None:
+            return max(min(self._cell.kill_at_s - time.monotonic(), _SAMPLE_S), 0)
+        return _SAMPLE_S
+
+    def _keep_time(self) -> None:
+        cell = self._cell
+        if cell is None:
+            return
+        self._repl.sample(cell.usage)
+        if cell.kill_at_s is not None and time.monotonic() >= cell.kill_at_s:
+            self._repl.kill()
+            self._replace_repl(endings.timed_out(cell.timeout_s, is_kept=False))
+
+    def _obey(self, item: pb.BrokerMessage | str) -> None:
+        if isinstance(item, str):
+            raise SessionLostError(item)
+        match item.WhichOneof("payload"):
+            case "hello":
+                self._limits = item.hello.limits
+                self._repl.send(FrameKind.CONFIGURE, wire.limits_for_repl(self._limits))
+            case "context_chunk":
+                self._pass_on_context(item.context_chunk)
+            case "run_cell":
+                self._run_cell(item.run_cell)
+            case "stop_cell":
+                self._stop_cell(item.stop_cell)
+            case "shutdown":
+                self._is_over = True
+            case other:
+                raise SessionLostError(f"the broker sent {other}, which this worker does not know")
+
+    def _pass_on_context(self, chunk: pb.ContextChunk) -> None:
+        if chunk.offset_bytes == 0:
+            self._digest = hashlib.sha256()
+            kind = wire.context_kind(chunk.kind)
+            self._repl.send(FrameKind.CONTEXT_START, {"name": chunk.name, "kind": kind})
+        self._digest.update(chunk.data)
+        self._repl.send(FrameKind.CONTEXT_DATA, chunk.data)
+        if chunk.offset_bytes + len(chunk.data) == chunk.total_bytes:
+            if self._digest.digest() != chunk.sha256:
+                raise SessionLostError(f"the context {chunk.name!r} arrived with another digest")
+            self._repl.send(FrameKind.CONTEXT_END, {})
+
+    def _run_cell(self, command: pb.RunCell) -> None:
+        self._cell = RunningCell.start(
+            cell_id=command.cell_id,
+            timeout_s=command.timeout.ToNanoseconds() / 1e9,
+            usage=self._repl.start_meter(),
+            output_bytes=self._limits.output_bytes,
+            memory_kills=endings.memory_kill_count(),
+        )
+        self._repl.send(FrameKind.RUN, {"cell_id": command.cell_id, "source": command.source})
+
+    def _stop_cell(self, command: pb.StopCell) -> None:
+        cell = self._cell
+        if cell is None or command.cell_id != cell.cell_id or cell.stop_reason:
+            return
+        cell.stop_reason = command.reason
+        cell.kill_at_s = time.monotonic() + self._limits.grace.ToNanoseconds() / 1e9
+        self._repl.interrupt()
+
+    def _hear_repl(self) -> None:
+        try:
+            for frame in self._repl.receive():
+                if frame.kind is FrameKind.RESULT:
+                    self._end_cell(frame.json())
+                else:
+                    self._send_query(frame.json(kind=FrameKind.QUERY))
+        except BadFrameError as error:
+            self._repl.kill()
+            self._replace_repl(endings.broke_form(str(error)))
+        except ChannelClosedError:
+            # The process is ending; its wait status says how. Not listening until then, or the
+            # loop would spin on a channel that is always ready.
+            self._selector.modify(self._repl.connection, 0)
+
+    def _forward_output(self, descriptor: int, *, reads: int = _DRAIN_READS) -> None:
+        """Sends on what a cell has printed, within its limit; drops what nobody waits for."""
+        is_stdout = descriptor == self._repl.stdout
+        stream = pb.OUTPUT_STREAM_STDOUT if is_stdout else pb.OUTPUT_STREAM_STDERR
+        for _ in range(reads):
+            data = self._repl.read_output(descriptor)
+            if not data:
+                return
+            if self._cell is not None:
+                self._say_output(
+                    stream, self._cell.offset_of(stream), self._cell.keep(stream, data)
+                )
+
+    def _say_output(
+        self, stream: pb.OutputStream.ValueType, offset_bytes: int, data: bytes
+    ) -> None:
+        assert self._cell is not None  # noqa: S101 - only a running cell has output
+        for start in range(0, len(data), wire.OUTPUT_PIECE_BYTES):
+            self._say(
+                cell_output=pb.CellOutput(
+                    cell_id=self._cell.cell_id,
+                    stream=stream,
+                    data=data[start : start + wire.OUTPUT_PIECE_BYTES],
+                    offset_bytes=offset_bytes + start,
+                )
+            )
+
+    def _send_query(self, claim: JsonObject) -> None:
+        cell, repl_id = self._cell, str(claim.get("query_id"))
+        if cell is None or claim.get("cell_id") != cell.cell_id:
+            # From a thread that outlived its cell: nobody may ask outside a cell.
+            reply = wire.failed_answer("cancelled", "no cell is running")
+            count = len(claim["prompts"]) if isinstance(claim.get("prompts"), list) else 0
+            self._repl.send(FrameKind.REPLY, {"query_id": repl_id, "answers": [reply] * count})
+            return
+        self._query_count += 1
+        requests, counts = wire.query_requests(
+            claim, query_id=f"q{self._query_count}", cell_id=cell.cell_id
+        )
+        query = OpenQuery(query_id=repl_id, answers=[None] * len(requests), prompt_counts=counts)
+        cell.query_count += sum(counts)
+        cell.waiting += [
+            WaitingRequest(query=query, index=index, request=request)
+            for index, request in enumerate(requests)
+        ]
+        self._start_calls(cell)
+
+    def _start_calls(self, cell: RunningCell) -> None:
+        while cell.waiting and len(cell.calls) < self._limits.open_query_count:
+            waiting = cell.waiting.popleft()
+            call = self._stub.LlmQuery.future(waiting.request, metadata=self._metadata)
+            cell.calls.add(call)
+            call.add_done_callback(
+                lambda done, waiting=waiting: self._put_answer(cell, waiting, done)  # type: ignore[misc]  # a default in a lambda
+            )
+
+    def _put_answer(
+        self, cell: RunningCell, waiting: WaitingRequest, call: grpc.Future[pb.LlmQueryReply]
+    ) -> None:
+        """Hands an ended call to the deciding thread. Runs in a thread of gRPC."""
+        self._answers.put((cell, waiting, call))
+        self._wake()
+
+    def _take_answers(self) -> None:
+        while True:
+            try:
+                cell, waiting, call = self._answers.get_nowait()
+            except queue.Empty:
+                return
+            cell.calls.discard(call)
+            if cell is not self._cell:
+                # A late answer must not reach the next cell.
+                continue
+            query = waiting.query
+            query.answers[waiting.index] = _answers_of(call, query.prompt_counts[waiting.index])
+            if query.is_answered:
+                answers = [answer for part in query.answers for answer in part or ()]
+                self._repl.send(FrameKind.REPLY, {"query_id": query.query_id, "answers": answers})
+            self._start_calls(cell)
+
+    def _end_cell(self, report: JsonObject) -> None:
+        cell = self._cell
+        if cell is None or report.get("cell_id") != cell.cell_id:
+            raise BadFrameError("a result for no running cell")
+        outcome, error = str(report.get("outcome")), report.get("error")
+        if cell.stop_reason == pb.STOP_REASON_TIMEOUT:
+            outcome, error = "timed_out", endings.timed_out(cell.timeout_s, is_kept=True)
+        elif cell.stop_reason == pb.STOP_REASON_CANCELLED:
+            outcome, error = "stopped", endings.stopped()
+        state = "lost" if self._was_lost_idle else "kept"
+        self._was_lost_idle = False
+        self._repl.cell_count += 1
+        self._repl.end_leftovers()
+        self._report(outcome=outcome, state=state, error=error, report=report)
+        # Only now: a spare forked any earlier would have been taken for a leftover.
+        self._repl.send(FrameKind.LEAVE_SPARE, {})
+        self._last_report = {**report, "is_ready": False}
+
+    def _mourn(self, status: int) -> None:
+        """Deals with the end of the live REPL process."""
+        with contextlib.suppress(BadFrameError, ChannelClosedError):
+            # What it said before it ended still counts.
+            for frame in self._repl.receive():
+                if frame.kind is FrameKind.RESULT:
+                    self._end_cell(frame.json())
+        cell = self._cell
+        was_memory = cell is not None and endings.memory_kill_count() > cell.memory_kills_at_start
+        memory_bytes = self._limits.memory_bytes
+        self._replace_repl(endings.died(status, was_memory=was_memory, memory_bytes=memory_bytes))
+
+    def _replace_repl(self, error: JsonObject) -> None:
+        """Lets a spare take the place of the dead REPL process, and ends the cell it ran."""
+        self._repl.end_leftovers(with_live=True)
+        self._selector.unregister(self._repl.connection)
+        cell_count = self._repl.cell_count
+        spare = self._repl.take_over()
+        if spare is None:
+            raise SessionLostError(f"no checkpoint is left: {error['message']}")
+        self._selector.register(self._repl.connection, selectors.EVENT_READ)
+        is_newest = spare.cell_count == cell_count
+        if not is_newest:
+            self._last_report = {}
+        cell = self._cell
+        if cell is None:
+            self._was_lost_idle = self._was_lost_idle or not is_newest
+            return
+        state = "rolled_back" if is_newest else "lost"
+        outcome = "killed"
+        if cell.stop_reason == pb.STOP_REASON_TIMEOUT:
+            outcome = "timed_out"
+        elif cell.stop_reason == pb.STOP_REASON_CANCELLED:
+            outcome, error = "stopped", endings.stopped()
+        error = {**error, "message": f"{error['message']}. {endings.state_sentence(state)}"}
+        self._report(outcome=outcome, state=state, error=error, report=self._last_report)
+
+    def _report(
+        self, *, outcome: str, state: str, error: JsonObject | None, report: JsonObject
+    ) -> None:
+        cell = self._cell
+        assert cell is not None  # noqa: S101 - only a running cell is reported
+        for descriptor in (self._repl.stdout, self._repl.stderr):
+            # Everything it printed is in the pipe by now, and nobody is left to print more; the
+            # bound is the pipe's largest size (pipe(7)), against a spare that a cell taught to.
+            self._forward_output(descriptor, reads=_DRAIN_READS)
+        for call in list(cell.calls):
+            call.cancel()
+        dropped_bytes = []
+        for stream, tape in cell.tapes.items():
+            tail, offset_bytes, dropped = tape.rewind()
+            self._say_output(stream, offset_bytes, tail)
+            dropped_bytes.append(dropped)
+        self._repl.sample(cell.usage)
+        result = wire.cell_result(
+            cell_id=cell.cell_id,
+            outcome=outcome,
+            state=state,
+            error=error,
+            report=report,
+            dropped_bytes=(dropped_bytes[0], dropped_bytes[1]),
+            usage=wire.cell_usage(
+                wall_s=cell.wall_s,
+                cpu_s=cell.usage.cpu_s,
+                peak_memory_bytes=cell.usage.peak_memory_bytes,
+                query_count=cell.query_count,
+            ),
+        )
+        self._cell = None
+        self._say(cell_result=result)
+
+    def _say(
+        self,
+        *,
+        hello: pb.WorkerHello | None = None,
+        cell_output: pb.CellOutput | None = None,
+        cell_result: pb.CellResult | None = None,
+    ) -> None:
+        self._sequence += 1
+        self._outbox.put(
+            pb.WorkerMessage(
+                sequence=self._sequence,
+                hello=hello,
+                cell_output=cell_output,
+                cell_result=cell_result,
+            )
+        )
+
+
+def _answers_of(call: grpc.Future[pb.LlmQueryReply], prompt_count: int) -> list[JsonObject]:
+    """Returns what the REPL process is told of one ended call, whatever its end."""
+    try:
+        answers = wire.answers(call.result())
+    except grpc.FutureCancelledError:
+        reason, message = "cancelled", "the query was cancelled"
+    except grpc.RpcError as error:
+        is_over = error.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.FAILED_PRECONDITION}
+        reason = "cancelled" if is_over else "model_failed"
+        message = f"the query could not be answered ({error.code().name.lower()})"
+    else:
+        if len(answers) == prompt_count:
+            return answers
+        reason, message = "model_failed", "the query was answered in part only"
+    return [wire.failed_answer(reason, message)] * prompt_count
