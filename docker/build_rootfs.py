@@ -21,6 +21,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from elf_needs import close_over, is_elf
@@ -94,11 +95,12 @@ def say(line: str) -> None:
 
 def build(packages: Sequence[Path], *, scratch: Path) -> Root:
     """Returns the whole root, complete with bytecode."""
-    say(f"fetching Debian packages ({SUITE}): {' '.join(PACKAGES)}")
-    debian = fetch_debian(scratch / "debian.tar")
-    say("fetching hashed wheels")
+    say(f"fetching hashed wheels and Debian packages ({SUITE}): {' '.join(PACKAGES)}")
     wheels = scratch / "wheels"
-    fetch_wheels(wheels)
+    with ThreadPoolExecutor() as pool:  # both wait for the network most of the time
+        fetched = pool.submit(fetch_debian, scratch / "debian.tar")
+        pool.submit(fetch_wheels, wheels).result()
+        debian = fetched.result()
     root = Root()
     for path, entry in debian.entries.items():
         if is_kept(path) and not entry.is_directory:
@@ -170,11 +172,12 @@ def apt_options() -> list[str]:
     """
     listed = run(["apt-config", "dump", "--no-empty", "--format", "%F %v%n", "Acquire"])
     pairs = [line.partition(" ") for line in listed.splitlines()]
-    return [
+    forwarded = [
         f'--aptopt={name} "{value}"'
         for name, _, value in pairs
         if name.startswith(_FORWARDED_APT_OPTIONS)
     ]
+    return [*forwarded, '--aptopt=Acquire::Retries "3"']  # as pip does by itself
 
 
 def fetch_wheels(folder: Path) -> None:

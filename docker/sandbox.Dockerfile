@@ -19,6 +19,7 @@ COPY --from=builder /build/root/ /
 LABEL org.opencontainers.image.title="rlm-sandbox"
 LABEL org.opencontainers.image.description="Runs one session of rlm-sandbox: Python and its worker, no shell, no package manager"
 LABEL org.opencontainers.image.licenses="Apache-2.0 AND PSF-2.0 AND others under /usr/share/doc"
+ENV PATH=/usr/bin
 USER 10001:10001
 WORKDIR /tmp
 ENTRYPOINT ["/usr/bin/python3.13", "-I", "-m", "sandbox_image"]

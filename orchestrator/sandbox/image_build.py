@@ -170,8 +170,8 @@ def _run_script(command: list[str], report: Report) -> None:
         words = "\n".join(f"  {line}" for line in lines[-_LINES_SHOWN:])
         message = (
             f"Building the image's root failed with exit code {process.returncode}:\n{words}\n"
-            "It needs a Debian mirror and a Python package index, reached as this host's apt and "
-            "pip are configured to."
+            "If something could not be fetched: it needs a Debian mirror and a Python package "
+            "index, reached as this host's apt and pip are configured to."
         )
         raise SandboxStartError(message)
 
