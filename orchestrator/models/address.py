@@ -1,0 +1,71 @@
+"""Where an endpoint is.
+
+Without it a mistyped address would surface as an SDK's error in mid-run, and an error would show a
+whole address where its host is enough.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from orchestrator.errors import SettingsError
+from orchestrator.models.complaint import shown
+
+_OPENAI_HOSTNAME = "api.openai.com"
+_OPENAI_BASE_URL = f"https://{_OPENAI_HOSTNAME}/v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """The address of an OpenAI-compatible endpoint.
+
+    Attributes:
+        base_url: The whole of it.
+        hostname: The host alone.
+        host: The host, with its port where one is given: what errors show.
+    """
+
+    base_url: str
+    hostname: str
+    host: str
+
+    @property
+    def is_openai(self) -> bool:
+        """Whether it is OpenAI's own endpoint, where OpenAI's keys, prices and rules hold."""
+        return self.hostname == _OPENAI_HOSTNAME
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine."""
+        try:
+            return ipaddress.ip_address(self.hostname).is_loopback
+        except ValueError:
+            return self.hostname == "localhost"
+
+
+def address_of(base_url: str | None) -> Address:
+    """Returns the address `base_url` states; None means OpenAI's own.
+
+    Raises:
+        SettingsError: It is not an http or https address, or holds a password.
+    """
+    base_url = base_url or _OPENAI_BASE_URL
+    try:
+        parts = urlsplit(base_url)
+        hostname, port = parts.hostname, parts.port
+    except ValueError:
+        parts = urlsplit("")
+        hostname, port = None, None
+    if parts.username or parts.password:
+        message = f"OPENAI_BASE_URL holds a password for {hostname}; pass it as OPENAI_API_KEY"
+        raise SettingsError(message)
+    if not hostname or parts.scheme not in {"http", "https"}:
+        message = (
+            "expected OPENAI_BASE_URL to be an address such as http://127.0.0.1:8000/v1, found "
+            f"{shown(base_url, api_key=None)!r}; correct or unset it"
+        )
+        raise SettingsError(message)
+    host = hostname if port is None else f"{hostname}:{port}"
+    return Address(base_url=base_url, hostname=hostname, host=host)
