@@ -20,7 +20,7 @@ from orchestrator.sandbox.runtimes import read_runtimes
 #: sun_path of unix(7) holds 108 bytes with the terminating NUL. gVisor needs the host's path of a
 #: socket to fit as well, whatever its path in the container.
 SOCKET_PATH_BYTES: Final = 107
-_LONGEST_SOCKET_PATH = Path("sockets", "0" * 8, "0" * 12, "broker.sock")
+_LONGEST_SOCKET_PATH = Path("sockets", "0" * 8, "0" * 8, "broker.sock")  # owner, endpoint
 
 _CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 _VERSION_WAIT_S = 5.0

@@ -88,7 +88,7 @@ async def keep_swept(backend: ContainerBackend, *, interval_s: float) -> None:
     while True:
         try:
             destroyed_count = await backend.sweep()
-        except SandboxError as error:
+        except (SandboxError, OSError) as error:
             _log.warning("the sweep failed and will be tried again: %s", error)
         else:
             if destroyed_count:

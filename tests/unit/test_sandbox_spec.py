@@ -1,0 +1,217 @@
+"""What a hardened container is, line by line."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.domain import SandboxId, SandboxLimits
+from orchestrator.sandbox.spec import (
+    SOCKET_MOUNT,
+    Runtime,
+    SandboxSpec,
+    container_config,
+    promised_walls,
+)
+
+LIMITS = SandboxLimits(
+    memory_bytes=512 * 2**20,
+    process_count=33,
+    cpu_count=1.5,
+    tmp_bytes=7 * 2**20,
+    tmp_inodes=99,
+    open_files=111,
+    file_bytes=5 * 2**20,
+)
+RUNC = Runtime(name="runc", is_gvisor=False)
+GVISOR = Runtime(name="runsc", is_gvisor=True)
+SPEC = SandboxSpec(
+    image_id="sha256:0123",
+    limits=LIMITS,
+    runtime=RUNC,
+    cgroup_version=2,
+    seccomp_profile=None,
+)
+
+
+def config_of(spec: SandboxSpec = SPEC) -> dict[str, Any]:
+    return container_config(
+        spec,
+        sandbox_id=SandboxId("a1"),
+        socket_directory=Path("/run/rlm/sockets/o/s"),
+        labels={"owner": "me"},
+    )
+
+
+def host_config_of(spec: SandboxSpec = SPEC) -> dict[str, Any]:
+    host_config: dict[str, Any] = config_of(spec)["HostConfig"]
+    return host_config
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("NetworkMode", "none"),
+        ("Dns", ["127.0.0.1"]),
+        ("CapDrop", ["ALL"]),
+        ("CapAdd", []),
+        ("Privileged", False),
+        ("SecurityOpt", ["no-new-privileges"]),
+        ("ReadonlyRootfs", True),
+        ("Binds", [f"/run/rlm/sockets/o/s:{SOCKET_MOUNT}:ro"]),
+        ("Devices", []),
+        ("ShmSize", 2**20),
+        ("Memory", LIMITS.memory_bytes),
+        ("MemorySwap", LIMITS.memory_bytes),
+        ("OomKillDisable", False),
+        ("OomScoreAdj", 500),
+        ("PidsLimit", LIMITS.process_count),
+        ("NanoCpus", 1_500_000_000),
+        ("LogConfig", {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}}),
+        ("IpcMode", "private"),
+        ("CgroupnsMode", "private"),
+        ("PidMode", ""),
+        ("UTSMode", ""),
+        ("UsernsMode", ""),
+        ("Init", False),
+        ("AutoRemove", False),
+        ("RestartPolicy", {"Name": "no", "MaximumRetryCount": 0}),
+        ("Runtime", "runc"),
+    ],
+)
+def test_host_config(name: str, expected: object) -> None:
+    """Each wall of the host's side is asked for as promised."""
+    assert host_config_of()[name] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Image", "sha256:0123"),
+        ("User", "10001:10001"),
+        ("Env", []),
+        ("Hostname", "sandbox"),
+        ("Domainname", ""),
+        ("AttachStdin", False),
+        ("OpenStdin", False),
+        ("Tty", False),
+        ("NetworkDisabled", True),
+        ("Healthcheck", {"Test": ["NONE"]}),
+        ("StopSignal", "SIGKILL"),
+        ("Labels", {"owner": "me", "rlm-sandbox.sandbox-id": "a1"}),
+    ],
+)
+def test_container_config(name: str, expected: object) -> None:
+    """Each wall of the container's side is asked for as promised."""
+    assert config_of()[name] == expected
+
+
+@pytest.mark.parametrize(
+    ("mount", "size", "inodes"),
+    [
+        ("/tmp", 7 * 2**20, 99),  # noqa: S108 - the container's
+        ("/dev/shm", 2**20, 256),  # noqa: S108 - the container's
+    ],
+)
+def test_writable_mounts_are_bounded(mount: str, size: int, inodes: int) -> None:
+    """What can be written is in memory, bounded in bytes and names, and can hold no program."""
+    options = host_config_of()["Tmpfs"][mount].split(",")
+
+    assert set(options) == {
+        f"size={size}",
+        f"nr_inodes={inodes}",
+        "mode=0700",
+        "uid=10001",
+        "gid=10001",
+        "noexec",
+        "nosuid",
+        "nodev",
+    }
+
+
+def test_only_two_mounts_are_writable() -> None:
+    """Nothing else is made writable: every other mount would be a place nobody bounded."""
+    assert set(host_config_of()["Tmpfs"]) == {"/tmp", "/dev/shm"}  # noqa: S108 - the container's
+
+
+@pytest.mark.parametrize(
+    ("name", "ceiling"),
+    [
+        ("core", 0),
+        ("fsize", LIMITS.file_bytes),
+        ("memlock", 0),
+        ("msgqueue", 0),
+        ("nofile", LIMITS.open_files),
+    ],
+)
+def test_ulimits(name: str, ceiling: int) -> None:
+    """Each process is bounded as well, and cannot raise its own bound."""
+    assert {"Name": name, "Soft": ceiling, "Hard": ceiling} in host_config_of()["Ulimits"]
+
+
+def test_processes_are_not_counted_over_all_sandboxes() -> None:
+    """A fork bomb must not use up another sandbox's processes, and nproc counts by user id."""
+    assert "nproc" not in {limit["Name"] for limit in host_config_of()["Ulimits"]}
+
+
+def test_swappiness_is_asked_for_where_it_exists() -> None:
+    """Cgroup version 1 swaps within a limit unless told not to; version 2 has no such knob."""
+    assert host_config_of(replace(SPEC, cgroup_version=1))["MemorySwappiness"] == 0
+    assert "MemorySwappiness" not in host_config_of(SPEC)
+
+
+def test_own_seccomp_profile_is_passed_whole() -> None:
+    """A profile of one's own goes to the engine as its text, beside no-new-privileges."""
+    options = host_config_of(replace(SPEC, seccomp_profile='{"defaultAction":"x"}'))["SecurityOpt"]
+
+    assert options == ["no-new-privileges", 'seccomp={"defaultAction":"x"}']
+
+
+def test_gvisor_keeps_the_engines_network_namespace() -> None:
+    """Under gVisor the loopback device comes from the engine's namespace, and nothing else."""
+    gvisor = config_of(replace(SPEC, runtime=GVISOR))
+
+    assert gvisor["NetworkDisabled"] is False
+    assert gvisor["HostConfig"]["NetworkMode"] == "none"
+    assert gvisor["HostConfig"]["Runtime"] == "runsc"
+
+
+def test_config_is_pure() -> None:
+    """The same description gives the same container, and no two share a mutable part."""
+    first, second = config_of(), config_of()
+    assert first == second
+
+    first["HostConfig"]["CapAdd"].append("SYS_ADMIN")
+    first["Labels"]["owner"] = "somebody"
+
+    assert config_of() == second
+
+
+def test_command_replaces_the_entry_point_only_when_given() -> None:
+    """The image says what runs; only a test of the walls puts a probe in its place."""
+    assert "Entrypoint" not in config_of()
+
+    probing = config_of(replace(SPEC, command=("/probe", "x")))
+
+    assert (probing["Entrypoint"], probing["Cmd"]) == (["/probe", "x"], [])
+    assert probing["HostConfig"] == host_config_of()
+
+
+def test_runc_promises_every_wall() -> None:
+    """Under runc the kernel reports every wall, so a promise is made for each."""
+    walls = promised_walls(RUNC)
+
+    assert walls.seccomp_mode == 2
+    assert walls.has_no_new_privileges is True
+    assert (walls.effective_capabilities, walls.bounding_capabilities) == (0, 0)
+    assert walls.network_interfaces == {"lo"}
+    assert (walls.uid, walls.gid, walls.supplementary_gids) == (10001, 10001, frozenset())
+    assert walls.is_root_read_only is True
+
+
+def test_gvisor_promises_all_but_what_it_does_not_report() -> None:
+    """Under gVisor its kernel takes the place of two walls; the others are promised as under runc."""
+    expected = replace(promised_walls(RUNC), seccomp_mode=None, has_no_new_privileges=None)
+
+    assert promised_walls(GVISOR) == expected
