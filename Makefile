@@ -1,0 +1,84 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Each installs what it needs, once, and says what it is doing.
+
+PYTHON ?= python3
+# "editable" for work on the source; "wheel" installs what users install (CI does).
+INSTALL ?= editable
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(INSTALL)
+LOCAL_STAMP := $(VENV)/.installed-local-model
+SOURCES := $(shell git ls-files orchestrator sandbox_image proto docker 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check test-unit test-local-model local-model lock wire clean
+
+help: ## Says what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+setup: $(STAMP) ## Python packages, a Docker engine, the sandbox image; does nothing the second time
+	@$(BIN)/rlm setup
+
+demo: setup ## Answers questions over more than 10 million characters, and checks the answers
+	@if $(BIN)/python examples/demo.py --needs-local-model; then $(MAKE) --no-print-directory local-model; fi
+	@$(BIN)/python examples/demo.py
+
+test: setup ## Every test but those of the local model
+	@echo "==> Running the tests"
+	@$(BIN)/pytest --cov --cov-report=term:skip-covered -q -m "not local_model"
+
+test-unit: $(STAMP) ## The tests that need no engine
+	@$(BIN)/pytest -q tests/unit
+
+check: $(STAMP) ## Style, types, import rules, docstrings of tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/interrogate -q tests
+
+local-model: $(LOCAL_STAMP) ## The engine and the weights of a small model that runs on this machine
+	@$(BIN)/rlm model fetch
+
+test-local-model: setup local-model ## The tests against the real local model
+	@$(BIN)/pytest -q tests/local_model -m local_model
+
+lock: ## Pins every package again, with hashes
+	uv pip compile -q pyproject.toml --group dev --generate-hashes --universal \
+		--python-version 3.11 --no-emit-index-url --no-header -o requirements.lock
+	uv pip compile -q pyproject.toml --extra local --constraint requirements.lock \
+		--generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header \
+		-o requirements-local.lock
+
+wire: $(STAMP) ## Generates the wire code from the contract
+	PYTHON=$(CURDIR)/$(BIN)/python ./proto/generate.sh
+
+clean: ## Removes the virtual environment and every cache of the tools
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+
+$(VENV)/bin/pip:
+	@echo "==> Making a virtual environment in $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; pass one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "This Python cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.installed-editable: requirements.lock pyproject.toml | $(VENV)/bin/pip
+	@echo "==> Installing the Python packages of requirements.lock (about a minute)"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.installed-*; touch $@
+
+$(VENV)/.installed-wheel: requirements.lock pyproject.toml $(SOURCES) | $(VENV)/bin/pip
+	@echo "==> Installing the Python packages of requirements.lock (about a minute)"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@echo "==> Building the wheel and installing it"
+	@rm -rf dist && $(BIN)/hatchling build -t wheel >/dev/null
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
+	@rm -f $(VENV)/.installed-*; touch $@
+
+$(LOCAL_STAMP): requirements-local.lock | $(STAMP)
+	@echo "==> Installing the engine of the local model"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-local.lock
+	@touch $@
