@@ -38,7 +38,7 @@ IDLE_BYTES: Final = 64 * 2**20
 _SANDBOX_ID_BYTES = 6  # short, because the path of a socket holds 108 bytes at most (unix(7))
 # How long the stream may take to end, or to say what went wrong, after its container has stopped:
 # what was in the socket is still delivered, so this is the time of one read.
-_LAST_WORDS_S = 2.0
+_LAST_WORDS_S = 1.0
 _STOP_WAIT_S = 30.0  # for a cancelled cell to end: the default grace of a cell, fifteen times
 
 _T = TypeVar("_T")

@@ -110,8 +110,8 @@ def test_container_config(name: str, expected: object) -> None:
 @pytest.mark.parametrize(
     ("mount", "size", "inodes"),
     [
-        ("/tmp", 7 * 2**20, 99),  # noqa: S108 - the container's
-        ("/dev/shm", 2**20, 256),  # noqa: S108 - the container's
+        ("/tmp", 7 * 2**20, 99),
+        ("/dev/shm", 2**20, 256),
     ],
 )
 def test_writable_mounts_are_bounded(mount: str, size: int, inodes: int) -> None:
@@ -132,7 +132,7 @@ def test_writable_mounts_are_bounded(mount: str, size: int, inodes: int) -> None
 
 def test_only_two_mounts_are_writable() -> None:
     """Nothing else is made writable: every other mount would be a place nobody bounded."""
-    assert set(host_config_of()["Tmpfs"]) == {"/tmp", "/dev/shm"}  # noqa: S108 - the container's
+    assert set(host_config_of()["Tmpfs"]) == {"/tmp", "/dev/shm"}
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_runc_promises_every_wall() -> None:
 
 
 def test_gvisor_promises_all_but_what_it_does_not_report() -> None:
-    """Under gVisor its kernel takes the place of two walls; the others are promised as under runc."""
+    """Two walls are replaced by the kernel of gVisor; the others are promised as under runc."""
     expected = replace(promised_walls(RUNC), seccomp_mode=None, has_no_new_privileges=None)
 
     assert promised_walls(GVISOR) == expected
