@@ -69,10 +69,12 @@ async def test_endpoint_that_answers_is_used(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_another_server_at_the_port_is_not_used() -> None:
     """A server of another model is named and left alone, not asked in the local model's place."""
-    with _server_of("another-model") as port:
-        with pytest.raises(SettingsError, match="found another-model"):
-            async with local_endpoint(_no_weights, port=port, report=_silent):
-                pass
+    with (
+        _server_of("another-model") as port,
+        pytest.raises(SettingsError, match="found another-model"),
+    ):
+        async with local_endpoint(_no_weights, port=port, report=_silent):
+            pass
 
 
 async def test_missing_weights_are_said(free_port: int) -> None:

@@ -75,6 +75,8 @@ def serve(
     params.n_parallel = _SLOT_COUNT
     params.n_ctx = _SLOT_COUNT * _SLOT_TOKENS
     params.cache_ram_mib = _PROMPT_CACHE_MIB
+    # For clients that name no temperature: a small model's second choice of token is rarely code.
+    params.sampling.temp = 0.0
     params.warmup = False  # costs a second of the start and gains none later
     params.verbosity = _ERRORS_ONLY
     thread_count = min(len(os.sched_getaffinity(0)), _MAX_THREAD_COUNT)
