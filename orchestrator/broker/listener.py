@@ -199,17 +199,19 @@ def prepare_runtime_directory(directory: Path) -> None:
         )
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.stat()
+        # lstat: below a shared directory a link may be somebody else's.
+        status = directory.lstat()
     except OSError as error:
         raise SettingsError(
             f"the runtime directory {directory} cannot be made: {error.strerror}"
         ) from error
     # Not corrected here: whoever set it to a shared directory, /tmp say, would not want it closed.
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    if not is_ours or stat.S_IMODE(status.st_mode) & 0o077:
         raise SettingsError(
-            f"the runtime directory {directory} has mode {stat.S_IMODE(status.st_mode):04o} and"
-            f" belongs to user {status.st_uid}, so other users could reach the sockets in it: name"
-            " a directory of its own, or close this one with chmod 700"
+            f"the runtime directory {directory} is {stat.filemode(status.st_mode)} of user"
+            f" {status.st_uid}, so other users could reach the sockets in it: it must be a"
+            " directory of this user and closed to others (chmod 700), and hold nothing else"
         )
 
 
