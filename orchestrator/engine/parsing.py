@@ -30,7 +30,7 @@ _THINK_CLOSE = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _LONE_THINK_CLOSE = re.compile(r"^[^\S\n]*</think(?:ing)?>[^\S\n]*$", re.IGNORECASE | re.MULTILINE)
 
 # Bounds the work on a reply made of fences and quotes alone: each line is read this often at most.
-_MAX_CLOSING_CANDIDATES = 16
+_MAX_CLOSING_CANDIDATES = 6
 
 _STRING_ENDS = {quote: re.compile(rf"\\.|{quote}") for quote in ('"""', "'''")}
 _STRING_TOKEN = re.compile(
@@ -49,6 +49,7 @@ class ParsedReply:
         has_unlabelled_fence: Whether a fence without a language was passed over.
         foreign_labels: Languages of the fences that were passed over, in order, each once.
         has_open_fence: Whether a cell's fence was not closed and what it holds was passed over.
+        was_cut: Whether the provider stopped the reply at a length limit.
     """
 
     cells: tuple[str, ...]
@@ -57,6 +58,7 @@ class ParsedReply:
     has_unlabelled_fence: bool = False
     foreign_labels: tuple[str, ...] = ()
     has_open_fence: bool = False
+    was_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,13 @@ def parse_reply(text: str, *, accepts_bare_code: bool, was_cut: bool) -> ParsedR
     spoken = _without_reasoning(text.replace("\r\n", "\n").replace("\r", "\n")).strip()
     fences, prose = _split(spoken)
     labelled = [fence for fence in fences if fence.label in _CELL_LABELS]
-    runnable = [
-        fence for fence in labelled if fence.is_closed or (not was_cut and _parses(fence.body))
-    ]
     unlabelled = [fence for fence in fences if not fence.label]
-    if not labelled:
-        runnable = [f for f in unlabelled if (f.is_closed or not was_cut) and _acts(f.body)]
+    runnable: list[_Fence] = []
+    passed_over: list[_Fence] = []
+    for fence in labelled or unlabelled:
+        is_whole = fence.is_closed or (not was_cut and _parses(fence.body))
+        runs = is_whole and (bool(labelled) or _acts(fence.body))
+        (runnable if runs else passed_over).append(fence)
     cells = [fence.body for fence in runnable if fence.body.strip()]
     if accepts_bare_code and not fences and not was_cut and _acts(spoken):
         cells, prose = [spoken], ""
@@ -98,9 +101,10 @@ def parse_reply(text: str, *, accepts_bare_code: bool, was_cut: bool) -> ParsedR
         cells=tuple(cells),
         spoken=spoken,
         prose=prose,
-        has_unlabelled_fence=any(fence not in runnable for fence in unlabelled),
+        has_unlabelled_fence=bool(unlabelled if labelled else passed_over),
         foreign_labels=tuple(dict.fromkeys(foreign)),
-        has_open_fence=any(not f.is_closed and f not in runnable for f in labelled),
+        has_open_fence=bool(labelled and passed_over),
+        was_cut=was_cut,
     )
 
 

@@ -53,8 +53,8 @@ def _shot(question: str, cell: str, output: str, final: str) -> tuple[Message, .
     )
 
 
-# Two searches around one judgement: with a single search, plain questions went to the sub-model too,
-# which was asked for "one word" and gave half an answer, or refused to tell a "password".
+# Two searches around one judgement: with a single search, plain questions went to the sub-model
+# too, which was asked for "one word" and gave half an answer, or refused to tell a "password".
 FEW_SHOT = (
     *_shot('How many lines start with "WARN"?', _COUNT, "317", "FINAL(n)"),
     *_shot(

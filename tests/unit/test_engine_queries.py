@@ -1,0 +1,294 @@
+"""What a cell's query may be, what it costs, and what the cell reads when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+from support.fake_models import FakeModel
+
+from orchestrator.domain import (
+    CellId,
+    ModelReply,
+    QueryFailure,
+    QueryFailureReason,
+    QueryId,
+    QueryRequest,
+    RunLimits,
+)
+from orchestrator.engine.ledger import Ledger
+from orchestrator.engine.queries import QueryDesk
+from orchestrator.engine.query_rules import QueryRules
+from orchestrator.errors import ModelError, ModelRefusedError, ModelUnavailableError
+from orchestrator.events import QueryEnded, QueryRefused, QueryStarted, RunEvent
+
+LIMITS = RunLimits(queries=10, concurrent_queries=3, query_chars=100, batch_prompts=5)
+
+
+class Desk:
+    """A desk with everything around it in reach of a test."""
+
+    def __init__(
+        self,
+        model: FakeModel,
+        *,
+        limits: RunLimits = LIMITS,
+        more_models: Mapping[str, FakeModel] | None = None,
+        answers_repeats_once: bool = True,
+    ) -> None:
+        """Opens the desk with `model` as the sub-model."""
+        self.events: list[RunEvent] = []
+        self.ledger = Ledger(limits=limits)
+        self.desk = QueryDesk(
+            models={"sub": model, **(more_models or {})},
+            ledger=self.ledger,
+            sink=self.events.append,
+            rules=QueryRules(
+                default_alias="sub",
+                prompt_chars=limits.query_chars,
+                batch_prompt_count=limits.batch_prompts,
+                max_completion_tokens=7,
+                answers_repeats_once=answers_repeats_once,
+            ),
+        )
+        self._count = 0
+
+    def request(self, *prompts: str, alias: str | None = None) -> QueryRequest:
+        """Makes a request with an id of its own."""
+        self._count += 1
+        return QueryRequest(
+            query_id=QueryId(f"q{self._count}"),
+            cell_id=CellId(1),
+            prompts=prompts,
+            model_alias=alias,
+        )
+
+    async def ask(self, *prompts: str, alias: str | None = None) -> list[str | QueryFailure]:
+        """Sends one request."""
+        return list(await self.desk.answer(self.request(*prompts, alias=alias)))
+
+    def started(self) -> list[QueryStarted]:
+        """Returns the queries that were told of."""
+        return [event for event in self.events if isinstance(event, QueryStarted)]
+
+    def ended(self) -> list[QueryEnded]:
+        """Returns the ends that were told of."""
+        return [event for event in self.events if isinstance(event, QueryEnded)]
+
+
+def echo(*, is_held: bool = False) -> FakeModel:
+    """Returns a model that answers with the prompt in upper case."""
+    return FakeModel([lambda messages: messages[-1].content.upper()], name="m", is_held=is_held)
+
+
+async def test_answers_come_in_the_order_of_the_prompts() -> None:
+    """Each prompt gets its own answer, is counted, bounded and told of."""
+    desk = Desk(model := echo())
+
+    assert await desk.ask("a", "b", "c") == ["A", "B", "C"]
+    assert desk.ledger.spent_query_count == 3
+    assert desk.ledger.usage["m"].request_count == 3
+    assert model.max_completion_tokens == [7, 7, 7]
+    assert [event.prompt for event in desk.started()] == ["a", "b", "c"]
+    assert {event.prompt_index for event in desk.ended()} == {0, 1, 2}
+
+
+async def test_prompts_are_asked_at_the_same_time_within_the_limit() -> None:
+    """As many queries are under way as the limit allows, and no more."""
+    desk = Desk(model := echo(is_held=True))
+    task = asyncio.ensure_future(desk.ask("a", "b", "c", "d", "e"))
+    await model.until_open(3)
+    model.gate.set()
+    await task
+
+    assert model.max_open_count == LIMITS.concurrent_queries
+
+
+async def test_an_unknown_alias_is_refused_and_told_the_known_ones() -> None:
+    """A sandbox cannot name a provider's model; what it may name, it is told."""
+    desk = Desk(model := echo())
+    [failure] = await desk.ask("a", alias="gpt-4o")
+
+    assert isinstance(failure, QueryFailure)
+    assert failure.reason is QueryFailureReason.MODEL_REFUSED
+    assert "use one of: sub" in failure.message
+    assert model.requests == []
+    assert isinstance(desk.events[0], QueryRefused)
+
+
+async def test_a_known_alias_reaches_its_model() -> None:
+    """The control: an alias the session allows is served by its model."""
+    desk = Desk(echo(), more_models={"other": FakeModel(["from the other"])})
+
+    assert await desk.ask("a", alias="other") == ["from the other"]
+    assert await desk.ask("a", alias="sub") == ["A"]
+
+
+async def test_a_prompt_that_is_too_large_fails_alone() -> None:
+    """One prompt over the limit does not cost the others their answers."""
+    desk = Desk(echo())
+    answers = await desk.ask("a", "x" * 101, "y" * 100)
+
+    assert [answers[0], answers[2]] == ["A", "Y" * 100]
+    assert answers[1] == QueryFailure(
+        reason=QueryFailureReason.TOO_LARGE,
+        message="a prompt of 101 characters, at most 100 are taken; cut it into pieces",
+    )
+    assert desk.ledger.spent_query_count == 2
+
+
+async def test_a_batch_of_too_many_prompts_is_refused_whole() -> None:
+    """One prompt more than the limit, and nothing is sent; at the limit, all are."""
+    desk = Desk(model := echo())
+    answers = await desk.ask(*"abcdef")
+
+    assert {a.reason for a in answers if isinstance(a, QueryFailure)} == {
+        QueryFailureReason.TOO_MANY
+    }
+    assert (len(answers), model.requests) == (6, [])
+    assert await desk.ask(*"abcde") == list("ABCDE")
+
+
+async def test_a_batch_that_cannot_be_afforded_is_refused_whole() -> None:
+    """Not one prompt of it is sent, and the model reads what is left."""
+    desk = Desk(model := echo(), limits=RunLimits(queries=2))
+    answers = await desk.ask("a", "b", "c")
+
+    assert {a.message for a in answers if isinstance(a, QueryFailure)} == {
+        "3 prompts asked, 2 queries left; send fewer, longer prompts"
+    }
+    assert (len(answers), model.requests) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            ModelUnavailableError("503 from https://api.example/v1, key sk-1", model="gpt-x"),
+            QueryFailureReason.MODEL_FAILED,
+        ),
+        (
+            ModelRefusedError("bad key sk-1 at https://api.example/v1", model="gpt-x"),
+            QueryFailureReason.MODEL_REFUSED,
+        ),
+    ],
+)
+async def test_a_model_that_fails_tells_the_sandbox_no_secret(
+    error: ModelError, reason: QueryFailureReason
+) -> None:
+    """The cell learns what to do; keys, addresses and models' names stay on the host."""
+    desk = Desk(FakeModel([error]))
+    [failure] = await desk.ask("a")
+
+    assert isinstance(failure, QueryFailure)
+    assert failure.reason is reason
+    assert not any(secret in failure.message for secret in ("sk-1", "example", "gpt-x", "503"))
+    assert desk.ended()[0].failure == failure
+    assert (desk.ledger.spent_query_count, desk.ledger.reserved_query_count) == (1, 0)
+
+
+async def test_a_repeated_prompt_is_answered_once_and_shown_as_repeat() -> None:
+    """The second time costs nothing: no query, no tokens, and the trajectory says so."""
+    desk = Desk(model := echo())
+    await desk.ask("a")
+    assert await desk.ask("a", "b") == ["A", "B"]
+
+    assert len(model.requests) == desk.ledger.spent_query_count == 2
+    assert [event.is_repeat for event in desk.started()] == [False, True, False]
+    [repeat] = [event for event in desk.ended() if event.is_repeat]
+    assert repeat.reply == ModelReply(text="A")
+
+
+async def test_a_repeat_within_a_batch_is_answered_once() -> None:
+    """Five times the same prompt is one query; the limit is reckoned accordingly."""
+    desk = Desk(model := echo(), limits=RunLimits(queries=1))
+
+    assert await desk.ask("a", "a", "a") == ["A", "A", "A"]
+    assert len(model.requests) == 1
+
+
+async def test_repeats_are_asked_again_where_that_is_wanted() -> None:
+    """The control: switched off, each prompt is a query of its own."""
+    desk = Desk(model := echo(), answers_repeats_once=False)
+    await desk.ask("a", "a")
+    await desk.ask("a")
+
+    assert len(model.requests) == desk.ledger.spent_query_count == 3
+    assert not any(event.is_repeat for event in desk.started())
+
+
+async def test_the_same_prompt_to_another_model_is_no_repeat() -> None:
+    """An answer is one model's answer."""
+    desk = Desk(echo(), more_models={"other": FakeModel(["o"], name="other-model")})
+
+    assert await desk.ask("a") + await desk.ask("a", alias="other") == ["A", "o"]
+
+
+async def test_a_prompt_under_way_is_joined() -> None:
+    """The same prompt asked while it is open waits for that answer."""
+    desk = Desk(model := echo(is_held=True))
+    first = asyncio.ensure_future(desk.ask("a"))
+    await model.until_open(1)
+    second = asyncio.ensure_future(desk.ask("a"))
+    await asyncio.sleep(0)
+    model.gate.set()
+
+    assert (await first, await second) == (["A"], ["A"])
+    assert len(model.requests) == 1
+
+
+async def test_a_failure_is_not_shared_with_later_requests() -> None:
+    """A prompt that failed is asked again when the cell asks again."""
+    desk = Desk(FakeModel([ModelUnavailableError("down", model="m"), "up"]))
+    await desk.ask("a")
+
+    assert await desk.ask("a") == ["up"]
+
+
+async def test_cancelling_cancels_the_providers_requests_and_settles() -> None:
+    """Nothing goes on being paid for once nobody waits; what was not sent comes back."""
+    desk = Desk(model := echo(is_held=True))
+    task = asyncio.ensure_future(desk.ask("a", "b", "c", "d", "e"))
+    await model.until_open(3)
+    task.cancel()
+    await asyncio.wait({task})
+
+    assert task.cancelled()
+    assert (model.open_count, model.cancelled_count) == (0, 3)
+    assert (desk.ledger.spent_query_count, desk.ledger.reserved_query_count) == (3, 0)
+    failures = [event.failure for event in desk.ended()]
+    assert [f.reason for f in failures if f] == [QueryFailureReason.CANCELLED] * 3
+
+
+async def test_cancelling_one_request_leaves_those_who_joined_it() -> None:
+    """Whoever still waits gets the answer."""
+    desk = Desk(model := echo(is_held=True))
+    first = asyncio.ensure_future(desk.ask("a"))
+    await model.until_open(1)
+    second = asyncio.ensure_future(desk.ask("a"))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait({first})
+    model.gate.set()
+
+    assert await second == ["A"]
+    assert (len(model.requests), model.cancelled_count) == (1, 0)
+
+
+async def test_a_request_does_not_join_what_is_being_cancelled() -> None:
+    """A prompt asked in the moment its twin is cancelled is asked anew."""
+    desk = Desk(model := echo(is_held=True))
+    first = asyncio.ensure_future(desk.ask("a"))
+    await model.until_open(1)
+    first.cancel()
+    second = asyncio.ensure_future(desk.ask("a"))
+    await asyncio.wait({first})
+    model.gate.set()
+
+    assert await second == ["A"]
+
+
+async def test_any_str_is_a_prompt() -> None:
+    """Half a surrogate pair does not break the memory of answers."""
+    assert await Desk(FakeModel(["ok"])).ask("\ud800", "\x00", "{}") == ["ok"] * 3
