@@ -103,7 +103,7 @@ class _NotAScriptError(Exception):
 def _script(document: dict[str, object], *, name: str) -> Script:
     _check_keys(document, allowed={"root", "sub", "sub_otherwise"}, where="the top level")
     otherwise = document.get("sub_otherwise")
-    if otherwise not in {None, "echo"}:
+    if otherwise is not None and otherwise != "echo":
         message = f'sub_otherwise: expected "echo", found {otherwise!r}'
         raise _NotAScriptError(message)
     root_replies = _replies(document, "root", allowed={"text", "delay_s"})
