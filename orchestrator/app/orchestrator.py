@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from orchestrator.app.host import Report, find_weights
 from orchestrator.app.parts import REAL_PARTS, Parts, Role
@@ -34,9 +35,11 @@ from orchestrator.errors import (
     SandboxStartError,
     SettingsError,
 )
+from orchestrator.events import RunEvent
 from orchestrator.models.local.endpoint import local_endpoint
 from orchestrator.ports import EventSink, ModelClient, QueryHandler, SandboxProvider
 from orchestrator.settings import Settings
+from orchestrator.trajectory.jsonl import open_trajectory
 
 _LOCAL = "local"
 _LOCAL_PROFILE = "small"  # the name says nothing about its size, and the one model it is has 1.5B
@@ -72,31 +75,52 @@ class Orchestrator:
         self._models = models
         self._provider = provider
 
-    async def run(self, context: Context, *, question: str, sink: EventSink) -> RunResult:
+    async def run(
+        self,
+        context: Context,
+        *,
+        question: str,
+        sink: EventSink,
+        trajectory_path: Path | None = None,
+    ) -> RunResult:
         """Answers `question` over `context`; see `RootLoop.run`. Calls may overlap.
 
         Args:
             context: What the run is about.
             question: Empty where the context is its own question.
             sink: Told of each event.
+            trajectory_path: A file that each event is appended to as well.
 
         Raises:
             SettingsError: The profile is unknown.
-            InputError: The context or the question cannot be used.
+            InputError: The context, the question or the trajectory's file cannot be used.
             SandboxStartError: No sandbox could be had.
             ModelError: The root model did not answer the first time it was asked.
         """
-        loop = RootLoop(
+        profile = _choose_profile(self._settings, self._models["root"])
+        encoded = await asyncio.to_thread(encode_context, context)
+        if trajectory_path is None:
+            return await self._loop(profile, sink).run(question=question, context=encoded)
+
+        def tell_both(event: RunEvent) -> None:
+            trajectory(event)
+            sink(event)
+
+        # With its texts: whoever names a file wants to read what happened.
+        with open_trajectory(trajectory_path, records_text=True) as trajectory:
+            result = await self._loop(profile, tell_both).run(question=question, context=encoded)
+        return replace(result, trajectory_path=trajectory.written_path)
+
+    def _loop(self, profile: Profile, sink: EventSink) -> RootLoop:
+        return RootLoop(
             root_model=self._models["root"],
             sub_model=self._models["sub"],
             provider=self._provider,
             limits=self._settings.run,
             cell_limits=self._settings.cell,
-            profile=_choose_profile(self._settings, self._models["root"]),
+            profile=profile,
             sink=sink,
         )
-        encoded = await asyncio.to_thread(encode_context, context)
-        return await loop.run(question=question, context=encoded)
 
     async def run_cells(
         self,

@@ -72,13 +72,26 @@ def read_context(
     return _read_folder(path, encoding, max_bytes)
 
 
-def read_text(path: Path, *, max_bytes: int) -> str:
-    """Reads a UTF-8 text file that may be empty.
+def read_source(path: Path, *, max_bytes: int) -> str:
+    """Reads a file that holds a cell: UTF-8, of any content, even none.
 
     Raises:
-        InputError: It is missing, unreadable, too large or not text.
+        InputError: It is missing, unreadable, too large, or not UTF-8.
     """
-    return _read_text(path, "utf-8", max_bytes)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(max_bytes + 1)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    if len(data) > max_bytes:
+        raise InputError(f"{path} holds more than {max_bytes:,} bytes: that is no cell.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not utf-8: the byte {data[error.start]:#04x} at offset {error.start:,} "
+            f"({error.reason}). A cell is Python source in UTF-8."
+        ) from error
 
 
 def _read_text(path: Path, encoding: str, max_bytes: int) -> str:

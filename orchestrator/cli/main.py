@@ -39,6 +39,11 @@ class _LazyGroup(TyperGroup):
     `rlm --help` would otherwise wait for the container client, a provider's SDK and gRPC.
     """
 
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - typer's own
+        """Makes the group; the names alone let it suggest one for a misspelt one."""
+        super().__init__(**attributes)
+        self.commands: Any = dict.fromkeys(_COMMANDS)
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - typer keeps this class private
         """Returns the names of all commands, in the order of the help."""
         del ctx

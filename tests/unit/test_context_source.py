@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.context_source import ContextShape, ReadContext, read_context, read_text
+from orchestrator.cli.context_source import ContextShape, ReadContext, read_context, read_source
 from orchestrator.errors import InputError
 
 _MAX_BYTES = 1000
@@ -279,8 +279,20 @@ def test_folder_cannot_be_json(tmp_path: Path) -> None:
         read(tmp_path, shape=ContextShape.JSON)
 
 
-def test_text_that_may_be_empty(file: Callable[[bytes], Path]) -> None:
-    """A cell's file may hold nothing; it is still a file that has to be text."""
-    assert read_text(file(b""), max_bytes=10) == ""
-    with pytest.raises(InputError, match="is binary"):
-        read_text(file(b"\0"), max_bytes=10)
+@pytest.mark.parametrize("data", [b"", b"\0", "é = 1\r\n".encode()])
+def test_source_of_a_cell_is_taken_as_it_is(file: Callable[[bytes], Path], data: bytes) -> None:
+    """Whatever a file of UTF-8 holds, its cell is what says what is wrong with it."""
+    assert read_source(file(data), max_bytes=10) == data.decode()
+
+
+@pytest.mark.parametrize("data", [b"caf\xe9", b"x" * 11])
+def test_source_that_is_none_is_refused(file: Callable[[bytes], Path], data: bytes) -> None:
+    """What is not UTF-8, or larger than any cell, is refused before anything is started."""
+    with pytest.raises(InputError, match=r"0xe9 at offset 3|more than 10 bytes"):
+        read_source(file(data), max_bytes=10)
+
+
+def test_missing_source_is_named(tmp_path: Path) -> None:
+    """The message has the path and the system's reason."""
+    with pytest.raises(InputError, match=r"absent\.py cannot be read: No such file"):
+        read_source(tmp_path / "absent.py", max_bytes=10)
