@@ -81,6 +81,7 @@ class StreamAttachment:
         self._last_cell = CellId(0)
         self._cell: RunningCell | None = None
         self._is_busy = False
+        self._is_closing = False
         loop = asyncio.get_running_loop()
         self._greeted: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[StreamEnd] = loop.create_future()
@@ -277,7 +278,9 @@ class StreamAttachment:
 
     async def close(self) -> None:
         """Says goodbye, ends the stream and settles what was asked. Idempotent."""
-        if self._greeted.done() and self._outbox is not None and not self._ended.done():
+        is_first, self._is_closing = not self._is_closing, True
+        is_open = self._greeted.done() and not self._ended.done()
+        if is_first and is_open and self._outbox is not None:
             self._outbox.post(wire.shutdown(sequence=self._said.shutdown()))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GOODBYE_S):

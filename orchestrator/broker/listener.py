@@ -1,7 +1,6 @@
 """One listening socket for each sandbox, and the directory it lies in.
 
-Without it sandboxes would share a server, and one hostile peer could starve the others: a default
-gRPC server gives 11,000 open streams to whoever asks for them.
+Without it sandboxes would share a server, and one hostile peer could starve the others.
 """
 
 from __future__ import annotations
@@ -224,7 +223,11 @@ def _write_token(path: Path, token: str) -> None:
 
 
 def _server_options(open_query_count: int) -> list[tuple[str, int]]:
-    """Returns what a peer may make the server do. Figures of a default server: see the ADR."""
+    """Returns what a peer may make the server do.
+
+    A default server was measured under attack: 20,000 open streams starved a second client, and
+    900 connections without a preface lived on.
+    """
     return [
         ("grpc.max_receive_message_length", wire.MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", wire.MAX_MESSAGE_BYTES),

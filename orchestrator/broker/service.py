@@ -117,6 +117,9 @@ class BrokerService:
             end = StreamEnd.of_violation(violation)
             self._attachment.end(end)
             await context.abort(_STATUSES[end.kind], end.reason[:_MAX_DETAILS_CHARS])
+        except Exception:  # noqa: BLE001 # gRPC would send its text to the sandbox
+            _log.exception("answering a query failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "the orchestrator failed")
         if isinstance(reply, QueryRefusal):
             await context.abort(_REFUSALS[reply], reply.value)
         return reply

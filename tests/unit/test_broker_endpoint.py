@@ -18,6 +18,7 @@ from support.broker_host import (
 )
 from support.scripted_worker import WALLS, ScriptedWorker, hello, output
 
+from orchestrator.broker.listener import UnixEndpoint
 from orchestrator.context import encode_context
 from orchestrator.domain import SandboxId
 from orchestrator.errors import ProtocolViolationError, SandboxStartError, SettingsError
@@ -228,10 +229,23 @@ async def test_closing_survives_cancellation() -> None:
 
 
 async def test_closing_twice_is_closing_once() -> None:
-    """Closing again does nothing."""
+    """Closing again, or at the same time, does nothing."""
     async with attached() as pair:
+        await asyncio.gather(pair.endpoint.close(), pair.endpoint.close())
         await pair.endpoint.close()
-        await pair.endpoint.close()
+
+        assert not pair.endpoint.socket_directory.exists()
+
+
+async def test_socket_that_cannot_be_made_is_a_failed_start(tmp_path: Path) -> None:
+    """A directory that takes no socket is reported as what it is, and closing still works."""
+    async with attached() as pair:
+        endpoint = UnixEndpoint(
+            directory=tmp_path / "gone", attachment=pair.attachment, open_query_count=1
+        )
+        with pytest.raises(SandboxStartError, match="no socket could be made"):
+            await endpoint.listen()
+        await endpoint.close()
 
 
 async def test_worker_that_does_not_read_cannot_hold_up_the_end() -> None:

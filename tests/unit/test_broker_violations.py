@@ -244,3 +244,17 @@ async def test_too_many_open_queries_end_the_sandbox() -> None:
 
     assert caught.value.code() is EXCESS
     assert len(queries.cancelled) == 4
+
+
+async def test_batch_that_only_an_attack_could_send_ends_the_sandbox() -> None:
+    """One answer for each prompt would cost the host more than so many prompts cost the worker."""
+    async with attached(run_limits=RunLimits(batch_prompts=2)) as pair:
+        cell = asyncio.create_task(pair.attachment.run_cell("pass", timeout_s=60))
+        cell_id = await pair.worker.hear_cell()
+        within = await pair.worker.query(["?"] * 32, cell_id=cell_id)
+        assert len(within.answers) == 32
+        code = await pair.worker.query(["?"] * 33, cell_id=cell_id, query_id="q2").code()
+        with pytest.raises(ProtocolViolationError, match="at most 32 prompts"):
+            await cell
+
+    assert code is EXCESS

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.context import encode_context
@@ -48,6 +48,7 @@ def test_kind_and_lengths(context: Any, kind: ContextKind, lengths: tuple[int, .
     assert encoded.total_chars == sum(lengths)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(context=st.lists(trees) | st.dictionaries(st.text(), trees))
 def test_structure_arrives_as_it_is(context: Any) -> None:  # noqa: ANN401 - the test's subject
     """What a worker reads from the bytes equals what the caller gave."""
@@ -58,6 +59,7 @@ def test_structure_arrives_as_it_is(context: Any) -> None:  # noqa: ANN401 - the
     assert encoded.resident_bytes >= sys.getsizeof(context)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(context=st.text())
 def test_text_arrives_as_it_is(context: str) -> None:
     """Text crosses as UTF-8, byte for byte."""
