@@ -4,6 +4,15 @@ Without it such a model gets prose and answers in prose, with values it never co
 examples, not instructions: a short system message, then turns that hold code and nothing else.
 """
 
+# Measured with Qwen2.5-Coder-1.5B-Instruct Q4_K_M, greedy, over 12.6 million characters of Python
+# source, each question once, judged by program; a loop like the engine's, outside the sandbox:
+#   report a planted sentence   7 of 8   (missed: searched "password", which is everywhere)
+#   count lines                10 of 10
+#   let the sub-model judge     6 of 7   (missed: spelt it "disatisfied")
+# and 5 of 5 over 31.6 million characters. The texts were written while some of these questions were
+# being tried; 11 of the 25 were first asked of this or the version before it. Every run took two
+# turns. Not tried: comparisons, sums over many passages, contexts other than a str.
+
 from __future__ import annotations
 
 from orchestrator.domain import Message
