@@ -171,7 +171,8 @@ class OpenAiModel:
                 )
             return self._reply(json.loads(response.content))
         except (openai.APITimeoutError, TimeoutError) as err:
-            return _failure(err, Trouble.TIMEOUT, f"nothing within {self._request_timeout_s:g} s")
+            what_came = f"nothing whole within {self._request_timeout_s:g} s"
+            return _failure(err, Trouble.TIMEOUT, what_came)
         except openai.APIStatusError as err:
             complaint = complaint_of_status(
                 err.status_code, err.response.content, api_key=self._api_key

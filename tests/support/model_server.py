@@ -20,7 +20,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 import tomllib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,11 +47,12 @@ class Answer:
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     delay_s: float = 0.0  # until the first byte is sent, unless the client leaves before
+    drip_s: float = 0.0  # between one byte of the body and the next
     promised_extra_bytes: int = 0  # how many more Content-Length promises than are sent
     resets: bool = False  # the connection, instead of an answer
 
 
-def failure(  # noqa: PLR0913 -- keyword-only fields of one error
+def failure(
     status: int,
     message: str = "it broke",
     *,
@@ -106,7 +106,7 @@ class ModelServer:
         disconnect_count: Clients that left while the server was still delaying its answer.
     """
 
-    def __init__(  # noqa: PLR0913 -- keyword-only, each with a default
+    def __init__(
         self,
         *,
         root: RootReplies = (),  # in order, or a function of the messages
@@ -125,8 +125,8 @@ class ModelServer:
         self.disconnect_count = 0
         self._root = root
         self._sub = sub
-        self._root_model = root_model
-        self._sub_model = sub_model
+        self.root_model = root_model
+        self.sub_model = sub_model
         self._delay_s = delay_s
         self._used_root_count = 0
         self._changed = threading.Condition()
@@ -159,25 +159,17 @@ class ModelServer:
     @property
     def root_requests(self) -> list[ReceivedRequest]:
         """The requests to the root model."""
-        return [one for one in self.requests if one.body.get("model") == self._root_model]
+        return [one for one in self.requests if one.body.get("model") == self.root_model]
 
     @property
     def sub_requests(self) -> list[ReceivedRequest]:
         """The requests to the sub-model."""
-        return [one for one in self.requests if one.body.get("model") == self._sub_model]
+        return [one for one in self.requests if one.body.get("model") == self.sub_model]
 
     def wait_until(self, condition: Callable[[], bool], *, timeout_s: float = 5.0) -> bool:
-        """Waits until `condition` holds; returns whether it did in time.
-
-        It is looked at whenever a request arrives, ends or is left by its client.
-        """
+        """Waits until `condition` holds, seen whenever a request comes, ends or is left."""
         with self._changed:
             return self._changed.wait_for(condition, timeout=timeout_s)
-
-    @property
-    def model_names(self) -> list[str]:
-        """The names the endpoint knows."""
-        return [self._root_model, self._sub_model]
 
     @contextlib.contextmanager
     def answering(self, request: ReceivedRequest) -> Iterator[Answer]:
@@ -185,9 +177,8 @@ class ModelServer:
         with self._changed:
             self.requests.append(request)
             self.open_request_count += 1
-            self.peak_open_request_count = max(
-                self.peak_open_request_count, self.open_request_count
-            )
+            peak = max(self.peak_open_request_count, self.open_request_count)
+            self.peak_open_request_count = peak
             answer = self._answer(request)
             self._changed.notify_all()
         try:
@@ -208,13 +199,12 @@ class ModelServer:
             return self.next_answers.popleft()
         name = request.body.get("model")
         reply: str | Answer
-        if name == self._root_model:
+        if name == self.root_model:
             reply = self._root_reply(request)
-        elif name == self._sub_model:
+        elif name == self.sub_model:
             reply = self._sub(request.prompt)
         else:
-            message = f"The model `{name}` does not exist"
-            return failure(404, message, code="model_not_found", type_name="invalid_request_error")
+            return failure(404, f"The model `{name}` does not exist", code="model_not_found")
         return reply if isinstance(reply, Answer) else Answer(text=reply, delay_s=self._delay_s)
 
     def _root_reply(self, request: ReceivedRequest) -> str | Answer:
@@ -268,7 +258,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/models":
             self._send(failure(404, f"no {self.path} here"))
             return
-        models = [{"id": name, "object": "model"} for name in self.server.owner.model_names]
+        names = self.server.owner.root_model, self.server.owner.sub_model
+        models = [{"id": name, "object": "model"} for name in names]
         self._send(raw_json({"object": "list", "data": models}))
 
     def do_POST(self) -> None:
@@ -300,13 +291,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Keeps quiet: requests are recorded, not printed."""
 
     def _client_left_within(self, delay_s: float) -> bool:
-        deadline = time.monotonic() + delay_s
-        while (left_s := deadline - time.monotonic()) > 0:
-            readable, _, _ = select.select([self.connection], [], [], left_s)
-            if readable:
-                # Clients here do not pipeline: whatever is readable is the end of the stream.
-                return not self.connection.recv(1, socket.MSG_PEEK)
-        return False
+        readable, _, _ = select.select([self.connection], [], [], delay_s)
+        # Clients here do not pipeline: whatever is readable is the end of the stream.
+        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def _send(self, answer: Answer, *, model: str = "") -> None:
         body = answer.body
@@ -318,9 +305,20 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in answer.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if answer.drip_s:
+            self._drip(body, answer.drip_s)
+        else:
+            self.wfile.write(body)
         if answer.promised_extra_bytes:
             self.close_connection = True
+
+    def _drip(self, body: bytes, drip_s: float) -> None:
+        for position in range(len(body)):
+            self.wfile.write(body[position : position + 1])
+            if self._client_left_within(drip_s):
+                self.server.owner.count_disconnect()
+                self.close_connection = True
+                return
 
     def _stream(self, request: ReceivedRequest, answer: Answer) -> None:
         self.send_response(200)
@@ -393,8 +391,7 @@ def main() -> None:
     arguments = parser.parse_args()
     root, sub = _from_script(arguments.script)
     with ModelServer(root=root, sub=sub, host=arguments.host, port=arguments.port) as server:
-        sys.stdout.write(f"listening on {server.base_url}\n")
-        sys.stdout.flush()
+        print(f"listening on {server.base_url}", flush=True)  # noqa: T201 -- its only output
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 
