@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,6 +68,13 @@ def output(cell_id: int, data: bytes, *, offset_bytes: int = 0) -> pb.CellOutput
     return pb.CellOutput(
         cell_id=cell_id, stream=pb.OUTPUT_STREAM_STDOUT, data=data, offset_bytes=offset_bytes
     )
+
+
+class HungUpError(Exception):
+    """The broker had ended the stream when the worker wanted to say something.
+
+    Its status may be lost: gRPC's own client reports INTERNAL when a write meets the end.
+    """
 
 
 class ScriptedWorker:
@@ -142,8 +150,15 @@ class ScriptedWorker:
         await self.say_bytes(message.SerializeToString())
 
     async def say_bytes(self, raw: bytes) -> None:
-        """Sends anything."""
-        await self.call.write(raw)
+        """Sends anything.
+
+        Raises:
+            HungUpError: The stream has ended, before the call or in the middle of it.
+        """
+        try:
+            await self.call.write(raw)
+        except (aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise HungUpError from error
 
     async def hear(self) -> pb.BrokerMessage:
         """Returns the next message of the broker."""

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import grpc
 import psutil
 import pytest
 from support.broker_host import PATIENCE_S, HangingQueries, attached, until
-from support.scripted_worker import output
+from support.scripted_worker import HungUpError, output
 
 from orchestrator.context import encode_context
 from orchestrator.domain import CellLimits, Outcome, OutputStream, VariableState
@@ -216,11 +217,16 @@ async def test_message_over_the_cap_ends_the_stream() -> None:
     async with attached() as pair:
         cell = asyncio.create_task(pair.attachment.run_cell("pass", timeout_s=60))
         cell_id = await pair.worker.hear_cell()
-        await pair.worker.finish(cell_id, answer=pb.Answer(content="x" * (4 * 2**20)))
+        with contextlib.suppress(HungUpError):
+            await pair.worker.finish(cell_id, answer=pb.Answer(content="x" * (4 * 2**20)))
         with pytest.raises(SandboxLostError, match="4,194,304 bytes"):
             await cell
 
-        assert (await pair.worker.status())[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        # INTERNAL where the end met the write itself; never a success.
+        assert (await pair.worker.status())[0] in {
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            grpc.StatusCode.INTERNAL,
+        }
 
 
 async def test_large_context_arrives_whole() -> None:
