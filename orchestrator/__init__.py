@@ -68,9 +68,11 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Imports a public name from its home (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = importlib.import_module(_HOMES.get(name, "orchestrator.errors"))
-    return getattr(home, name)
+if not TYPE_CHECKING:  # a type checker shall go on refusing names that are not there
+
+    def __getattr__(name: str) -> object:
+        """Imports a public name from its home (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = importlib.import_module(_HOMES.get(name, "orchestrator.errors"))
+        return getattr(home, name)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from orchestrator.cli.sanitize import for_one_line
 from orchestrator.cli.tally import Tally
 from orchestrator.domain import CellResult
+from orchestrator.engine.prompts.figures import counted
 from orchestrator.events import (
     CellEnded,
     CellPrinted,
@@ -79,8 +80,8 @@ def _describe_turn(event: _TurnStep, tally: Tally) -> str:
             return f"turn {event.turn}: asking {tally.root_model}"
         case ReplyReceived():
             return (
-                f"turn {event.turn}: {event.cell_count} cells in the reply, {event.wall_s:.1f} s; "
-                f"so far {tally.spent()}"
+                f"turn {event.turn}: {counted(event.cell_count, 'cell')} in the reply, "
+                f"{event.wall_s:.1f} s; so far {tally.spent()}"
             )
         case CellStarted():
             source = for_one_line(event.source, max_chars=_EXCERPT_CHARS)
@@ -95,7 +96,8 @@ def _describe_query(event: _QueryStep, tally: Tally) -> str:
             prompt = for_one_line(event.prompt, max_chars=_EXCERPT_CHARS)
             return f"query {event.query_id}/{event.prompt_index}: {prompt}"
         case QueryEnded():
-            what = event.failure.message if event.failure else "answered"
+            what = "answered as before" if event.is_repeat else "answered"
+            what = event.failure.message if event.failure else what
             return (
                 f"query {event.query_id}/{event.prompt_index}: {what} in {event.wall_s:.1f} s; "
                 f"{tally.open_query_count} open of {tally.query_count}"

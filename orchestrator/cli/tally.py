@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from orchestrator.domain import CellId, ModelReply
+from orchestrator.engine.prompts.figures import counted
 from orchestrator.events import (
     CellEnded,
     CellPrinted,
@@ -58,10 +59,10 @@ class Tally:
                 self.output_tail = (self.output_tail + event.data)[-_TAIL_BYTES:]
             case CellEnded():
                 self.cell_id = None
-            case QueryStarted():
+            case QueryStarted(is_repeat=False):
                 self.query_count += 1
                 self.open_query_count += 1
-            case QueryEnded():
+            case QueryEnded(is_repeat=False):
                 self.open_query_count -= 1
                 self.failed_query_count += event.failure is not None
                 if event.reply is not None:
@@ -90,10 +91,8 @@ class Tally:
     def summary(self) -> str:
         """Returns what was done and spent, as one phrase."""
         failed = f" ({self.failed_query_count:,} failed)" if self.failed_query_count else ""
-        return (
-            f"{self.turn:,} turns, {self.query_count:,} queries{failed}, {self.spent()}, "
-            f"{self.elapsed_s:.1f} s"
-        )
+        turns, queries = counted(self.turn, "turn"), counted(self.query_count, "query")
+        return f"{turns}, {queries}{failed}, {self.spent()}, {self.elapsed_s:.1f} s"
 
     def _money(self) -> str:
         if self.is_scripted:
