@@ -86,7 +86,7 @@ class Conversation:
         return FinishReason.TURN_LIMIT
 
     async def ask_for_best_answer(self, finish_reason: FinishReason) -> str:
-        """Asks the root model once more, for a text; empty where it has seen nothing yet.
+        """Asks the root model once more, for a text; empty where it gives none or has seen nothing.
 
         Raises:
             ModelError: It did not answer.
@@ -98,7 +98,9 @@ class Conversation:
             FinishReason.QUERY_LIMIT: counted(self._limits.queries, "query"),
         }.get(finish_reason, duration(self._limits.time_s))
         reply = await self._complete(self._transcript.messages_with(last_request(limit)))
-        return parse_reply(reply.text, accepts_bare_code=False, was_cut=False).spoken
+        parsed = parse_reply(reply.text, accepts_bare_code=False, was_cut=False)
+        # One more cell is no answer, and would be mistaken for one.
+        return "" if parsed.cells and not parsed.prose else parsed.spoken
 
     async def _open(self, sandbox: Sandbox, question: str, context: EncodedContext) -> None:
         profile = self._profile

@@ -73,7 +73,7 @@ def event_of(line: str) -> RunEvent:
     """
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not a line of JSON: {error}") from None
     if not isinstance(record, dict) or "version" not in record:
         raise InputError("not an event of a trajectory: it has no version")

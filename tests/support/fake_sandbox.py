@@ -104,7 +104,7 @@ class FakeSandbox:
         sources: Every source that was run.
         contexts: Every context that was bound.
         is_destroyed: Whether it is gone.
-        was_stopped: Whether a cell was cancelled by the caller.
+        was_stopped: Whether a cell was ended from outside, by its clock or by the caller.
     """
 
     image_id = "sha256:" + "0" * 64
@@ -207,7 +207,7 @@ class FakeSandbox:
                 await asyncio.wait({task}, timeout=0.01 if run.open_query_count else left_s)
         finally:
             if not task.done():
-                self.was_stopped |= not run.open_query_count
+                self.was_stopped = True
                 task.cancel()
                 await asyncio.wait({task})
         return self._result(task, run, cell_id, wall_s=time.monotonic() - started_s)

@@ -15,6 +15,7 @@ from orchestrator.errors import InputError
 #: A question longer than this is a context, and would be paid for again with each turn.
 MAX_QUESTION_CHARS = 100_000
 _SHOWN_END_CHARS = 2_000  # of each end of a context that is its own question
+_LISTED_PARTS = 100  # an encoded context lists no more
 _MAX_UTF8_BYTES = 4  # of one character
 
 
@@ -66,8 +67,11 @@ def described(context: EncodedContext) -> str:
     if context.kind is ContextKind.TEXT:
         return f"a str of {total}"
     lengths = ", ".join(f"{length:,}" for length in context.part_lengths)
-    parts = f"Lengths of its first {len(context.part_lengths)} parts: {lengths}" if lengths else ""
-    return f"{_kind_of(context)}, {total} in all" + (f". {parts}" if parts else "")
+    if not lengths:
+        return f"{_kind_of(context)}, {total} in all"
+    count = len(context.part_lengths)
+    parts = f"first {count} parts" if count == _LISTED_PARTS else counted(count, "part")
+    return f"{_kind_of(context)}, {total} in all. Lengths of its {parts}: {lengths}"
 
 
 def _kind_of(context: EncodedContext) -> str:

@@ -20,7 +20,8 @@ print(type(context), len(context))
 
 Each of your replies holds at least one block, until the answer is final. Variables live on from \
 one block to the next. You are shown only what a block prints, so print what you want to see; of a \
-long output you are shown both ends and how long it was.
+long output you are shown both ends and how long it was. There is Python's standard library for \
+text and data; there are no other packages, no files and no network.
 
 The session holds these names:
 
