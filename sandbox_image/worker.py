@@ -217,9 +217,9 @@ class Worker:
             self._repl.kill()
             self._replace_repl(endings.broke_form(str(error)))
         except ChannelClosedError:
-            # The process is ending; its wait status says how. Not listening until then, or the
-            # loop would spin on a channel that is always ready.
-            self._selector.modify(self._repl.connection, 0)
+            # It is ending, or a cell has closed its channel: either way it is of no more use. One
+            # that was ending keeps the status it ended with.
+            self._mourn(self._repl.end())
 
     def _forward_output(self, descriptor: int, *, reads: int = _DRAIN_READS) -> None:
         """Sends on what a cell has printed, within its limit; drops what nobody waits for."""

@@ -129,9 +129,9 @@ class ReplLoop:
             return
         far.close()
         self._mailbox.close()
-        _wait_to_take_over(near)
+        reader = _wait_to_take_over(near)
         self._spare_pids.clear()
-        self._mailbox = Mailbox(near, self._interrupts)
+        self._mailbox = Mailbox(near, self._interrupts, reader=reader)
         random.seed()
         self._leave_spare(is_base=is_base)
 
@@ -144,14 +144,19 @@ class ReplLoop:
         self._spare_pids = still_there
 
 
-def _wait_to_take_over(connection: socket.socket) -> None:
-    """Waits as a spare; ends the process when the worker lets go of it."""
+def _wait_to_take_over(connection: socket.socket) -> FrameReader:
+    """Waits as a spare; ends the process when the worker lets go of it.
+
+    Returns:
+        What has read from the connection: the next command may have come with the order to resume.
+    """
     reader = FrameReader(connection)
     try:
         while reader.next_frame() is None:
             reader.receive()
     except ChannelClosedError:
         os._exit(0)
+    return reader
 
 
 def repl_main(connection: socket.socket, *, stdout: int, stderr: int) -> None:
@@ -198,6 +203,6 @@ def _become_ordinary(*, stdout: int, stderr: int) -> None:
 
 def _text_stream(descriptor: int) -> TextIOWrapper:
     # A cell may print lone surrogates; output must not fail on them.
-    return open(  # noqa: SIM115 - lives as long as the process
+    return open(
         descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
     )

@@ -79,10 +79,22 @@ class Interrupts:
 class Mailbox:
     """Sends frames, and hands what arrives to whoever waits for it."""
 
-    def __init__(self, connection: socket.socket, interrupts: Interrupts) -> None:
-        """Takes over `connection`; the mailbox closes it."""
+    def __init__(
+        self,
+        connection: socket.socket,
+        interrupts: Interrupts,
+        *,
+        reader: FrameReader | None = None,
+    ) -> None:
+        """Takes over `connection`; the mailbox closes it.
+
+        Args:
+            connection: This process's end of the channel.
+            interrupts: Held back while a frame is on its way.
+            reader: What has read from `connection` so far, and may hold frames already.
+        """
         self._connection = connection
-        self._reader = FrameReader(connection)
+        self._reader = reader or FrameReader(connection)
         self._interrupts = interrupts
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
@@ -92,6 +104,7 @@ class Mailbox:
         self._commands: deque[Frame] = deque()
         self._replies: dict[str, JsonObject | None] = {}
         self._awaited: set[str] = set()
+        self._sort()
 
     def close(self) -> None:
         """Closes this process's end."""
@@ -163,6 +176,10 @@ class Mailbox:
 
     def _take(self) -> None:
         self._reader.receive()
+        self._sort()
+
+    def _sort(self) -> None:
+        """Puts what has been read where it is waited for."""
         with self._arrived:
             while (frame := self._reader.next_frame()) is not None:
                 if frame.kind is not FrameKind.REPLY:

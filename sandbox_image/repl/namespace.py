@@ -146,8 +146,10 @@ class Namespace:
             self._final(self.names[name])
         if isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name):
             known = ", ".join(entry["name"] for entry in self.variables()[:20]) or "none"
-            message = f"there is no variable {name!r}; assign it first. Variables: {known}"
-            raise NameError(message)
+            raise NameError(
+                f"there is no variable {name!r}: FINAL_VAR takes the name of one, in quotes; "
+                f"FINAL(value) takes a value. Variables: {known}"
+            )
         # FINAL_VAR(result) with the value instead of its name is what models mean by it.
         self._final(name)
 

@@ -166,10 +166,19 @@ class ReplProcess:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGINT)
 
-    def kill(self) -> None:
-        """Kills the live process and everything cells have left, but not the spares."""
+    def end(self) -> int:
+        """Kills the live process, unless it has ended by itself, and returns its wait status."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+        try:
+            return os.waitpid(self.pid, 0)[1]
+        except ChildProcessError:
+            # A spare whose parent has not ended yet is not this process's child; it will be.
+            return signal.SIGKILL
+
+    def kill(self) -> None:
+        """Kills the live process and everything cells have left, but not the spares."""
+        self.end()
         self.end_leftovers(with_live=True)
 
     def end_leftovers(self, *, with_live: bool = False) -> None:

@@ -136,7 +136,7 @@ def test_cell_that_eats_the_interrupt_is_killed_and_rolled_back(broker: Scripted
     """After the grace the interpreter is killed, and the variables are as before the cell."""
     broker.run("x = 'before'")
     broker.start(
-        "x = 'after'\nprint('in')\nn = 0\nwhile True:\n    try:\n        while True: n += 1\n"
+        "import time\nx = 'after'\nprint('in')\nwhile True:\n    try:\n        time.sleep(60)\n"
         "    except KeyboardInterrupt: pass"
     )
     _wait_for_output(broker, b"in")
