@@ -48,6 +48,7 @@ class RunningCell:
     started_s: float = field(default_factory=time.monotonic)
     stop_reason: int = pb.STOP_REASON_UNSPECIFIED
     kill_at_s: float | None = None
+    sample_at_s: float = 0.0
     query_count: int = 0
     memory_kills_at_start: int = 0
     waiting: deque[WaitingRequest] = field(default_factory=deque)

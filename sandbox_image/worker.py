@@ -127,7 +127,7 @@ class Worker:
         if self._repl.pid in ended:
             self._mourn(ended[self._repl.pid])
         self._take_answers()
-        while self._repl.pending_bytes < _PENDING_BYTES:
+        while not self._is_over and self._repl.pending_bytes < _PENDING_BYTES:
             try:
                 item = self._inbox.get_nowait()
             except queue.Empty:
@@ -153,8 +153,11 @@ class Worker:
         cell = self._cell
         if cell is None:
             return
-        self._repl.sample(cell.usage)
-        if cell.kill_at_s is not None and time.monotonic() >= cell.kill_at_s:
+        now_s = time.monotonic()
+        if now_s >= cell.sample_at_s:
+            self._repl.sample(cell.usage)
+            cell.sample_at_s = now_s + _SAMPLE_S
+        if cell.kill_at_s is not None and now_s >= cell.kill_at_s:
             self._repl.kill()
             self._replace_repl(endings.timed_out(cell.timeout_s, is_kept=False))
 

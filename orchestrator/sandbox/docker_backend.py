@@ -7,7 +7,7 @@ anything runs behind it, and nothing here waits for the engine without a bound.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 import docker.errors
+from docker.types import CancellableStream
 
 from orchestrator.domain import SandboxId, SandboxLimits, Walls
 from orchestrator.errors import SandboxError, SandboxLostError, SandboxStartError
@@ -38,6 +39,26 @@ _CONFLICT = 409  # what the engine answers when a container is being removed alr
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
+
+
+class _Events:
+    """The SDK's stream of events, with its connection given back at the end.
+
+    The SDK's own `close` shuts the connection down and leaves the response that holds it open.
+    """
+
+    def __init__(self, stream: "CancellableStream[dict[str, Any]]") -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        try:
+            yield from self._stream
+        finally:
+            # No public name leads to the response.
+            self._stream._response.close()  # type: ignore[attr-defined] # noqa: SLF001
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class Engine:
@@ -132,7 +153,7 @@ class Engine:
     def open_exits(self, label: str) -> EventStream:
         """Opens the stream of ends of containers with `label`. It blocks without a bound."""
         filters = {"type": "container", "event": "die", "label": label}
-        return self._client.api.events(filters=filters, decode=True)
+        return _Events(self._client.api.events(filters=filters, decode=True))
 
     def close(self) -> None:
         """Gives the connections back; calls that still run end in an error nobody waits for."""
