@@ -34,7 +34,10 @@ def build(
         bool, typer.Option("--force", help="Build even if there is one, for newer packages.")
     ] = False,
 ) -> None:
-    """Build the image of the installed code; does nothing where the engine has it."""
+    """Build the image of the installed code.
+
+    Does nothing where the engine has it, unless told to with --force.
+    """
     record = build_host_image(read_settings(ctx), say, way=way, is_forced=force)
     sys.stdout.write(f"{record.reference} {record.image_id} (built by {record.built_by})\n")
 
@@ -44,7 +47,10 @@ def list_images(
     ctx: typer.Context,
     as_json: JsonOption = False,  # noqa: FBT002 - an option has its name beside it
 ) -> None:
-    """List the engine's sandbox images, the newest first; * is made from the installed code."""
+    """List the engine's sandbox images.
+
+    The newest comes first; * marks those made from the installed code.
+    """
     records = list_host_images(read_settings(ctx))
     if as_json:
         sys.stdout.write(f"{json.dumps([asdict(record) for record in records])}\n")

