@@ -7,158 +7,25 @@ anything runs behind it, and nothing here waits for the engine without a bound.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
-
-import docker.errors
-from docker.types import CancellableStream
 
 from orchestrator.domain import SandboxId, SandboxLimits, Walls
 from orchestrator.errors import SandboxError, SandboxLostError, SandboxStartError
-from orchestrator.sandbox.docker_client import DockerClient, connect, engine_errors
-from orchestrator.sandbox.exit_watch import EventStream, ExitWatch
+from orchestrator.sandbox.docker_client import connect
+from orchestrator.sandbox.engine_calls import CALL_TIMEOUT_S, Engine
+from orchestrator.sandbox.exit_watch import ExitWatch
 from orchestrator.sandbox.lease import Lease
-from orchestrator.sandbox.obituary import LOG_LINES, write_obituary
-from orchestrator.sandbox.readback import find_differences, find_missing_seccomp
-from orchestrator.sandbox.reaper import OWNER_LABEL, LabelledContainer, lease_labels, plan_sweep
+from orchestrator.sandbox.obituary import write_obituary
+from orchestrator.sandbox.readback import find_missing_seccomp
+from orchestrator.sandbox.reaper import OWNER_LABEL, lease_labels, plan_sweep
 from orchestrator.sandbox.run_to_end import run_to_end
 from orchestrator.sandbox.runtimes import choose_runtime
 from orchestrator.sandbox.spec import SandboxSpec, container_config, promised_walls
 
-#: Longest wait for one answer of the engine. Creating takes 0.05 s and starting 0.3 s on two busy
-#: cores; an engine that needs fifty times as long is not coming back.
-CALL_TIMEOUT_S: Final = 20.0
-_THREADS = 8  # calls at a time; the engine works most of what they ask for off one by one
-
-_CONFLICT = 409  # what the engine answers when a container is being removed already
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-
-
-class _Events:
-    """The SDK's stream of events, with its connection given back at the end.
-
-    The SDK's own `close` shuts the connection down and leaves the response that holds it open.
-    """
-
-    def __init__(self, stream: "CancellableStream[dict[str, Any]]") -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        try:
-            yield from self._stream
-        finally:
-            # No public name leads to the response.
-            self._stream._response.close()  # type: ignore[attr-defined] # noqa: SLF001
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class Engine:
-    """What this project asks of one Docker engine about containers.
-
-    The SDK blocks. `call` runs a blocking method on one of few threads; each method makes a few
-    calls to the engine and waits `CALL_TIMEOUT_S` at most for the answer to each.
-    """
-
-    def __init__(self, client: DockerClient) -> None:
-        """Takes over a connected client."""
-        self._client = client
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="rlm-docker")
-
-    async def call(
-        self, method: Callable[_P, _T], *arguments: _P.args, **keywords: _P.kwargs
-    ) -> _T:
-        """Runs a blocking method of this class on a thread. Cancelling does not end the method."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(method, *arguments, **keywords))
-
-    def info(self) -> dict[str, Any]:
-        """Returns what the engine says of itself."""
-        with engine_errors("asking the engine what it is"):
-            return self._client.info()
-
-    def start(self, config: dict[str, Any], name: str, watch: ExitWatch) -> str:
-        """Creates a container, checks what it became, starts it, and returns its id.
-
-        Whatever fails, nothing is left behind.
-
-        Raises:
-            SandboxStartError: The engine refused, or set something other than what was asked for.
-        """
-        try:
-            return self._start(config, name, watch)
-        except SandboxStartError:
-            # By name: a request that was not answered in time may have been carried out.
-            with suppress(SandboxError):
-                self.remove(name)
-            raise
-
-    def _start(self, config: dict[str, Any], name: str, watch: ExitWatch) -> str:
-        api = self._client.api
-        with engine_errors("creating a sandbox"):
-            try:
-                created = api.create_container_from_config(config, name)  # type: ignore[no-untyped-call] # its stub has no types
-            except docker.errors.ImageNotFound as error:
-                message = f"The engine has no image {config['Image']}. Run `rlm image build`."
-                raise SandboxStartError(message) from error
-            container_id = str(created["Id"])
-            differences = find_differences(config, api.inspect_container(container_id))
-            if differences:
-                raise SandboxStartError(_describe_gaps(differences, created.get("Warnings") or []))
-            watch.expect(container_id)
-            api.start(container_id)
-        return container_id
-
-    def read_end(self, container_id: str) -> tuple[dict[str, Any], bytes]:
-        """Returns a container's state, and the end of what it logged.
-
-        Raises:
-            SandboxLostError: The engine does not know it any more, or did not answer.
-        """
-        with engine_errors("reading a sandbox's end", raises=SandboxLostError):
-            state = self._client.api.inspect_container(container_id)["State"]
-            return state, self._client.api.logs(container_id, tail=LOG_LINES)
-
-    def remove(self, container: str) -> None:
-        """Kills and removes a container, given by id or name; one that is gone is no error.
-
-        Raises:
-            SandboxLostError: The engine refused or did not answer.
-        """
-        with engine_errors("destroying a sandbox", raises=SandboxLostError):
-            try:
-                self._client.api.remove_container(container, v=True, force=True)
-            except docker.errors.NotFound:
-                return
-            except docker.errors.APIError as error:
-                if error.status_code != _CONFLICT:
-                    raise
-
-    def list_labelled(self, label: str) -> list[LabelledContainer]:
-        """Returns every container with `label` (`name` or `name=value`), running or not."""
-        with engine_errors("listing sandboxes"):
-            found = self._client.api.containers(all=True, filters={"label": label})
-        return [
-            LabelledContainer(container_id=entry["Id"], labels=entry["Labels"]) for entry in found
-        ]
-
-    def open_exits(self, label: str) -> EventStream:
-        """Opens the stream of ends of containers with `label`. It blocks without a bound."""
-        filters = {"type": "container", "event": "die", "label": label}
-        return _Events(self._client.api.events(filters=filters, decode=True))
-
-    def close(self) -> None:
-        """Gives the connections back; calls that still run end in an error nobody waits for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._client.close()
 
 
 class DockerContainer:
@@ -214,7 +81,10 @@ class DockerContainer:
         try:
             await self._engine.call(self._engine.remove, self._container_id)
         except SandboxError as error:
-            _log.warning("container %s is left to the sweep: %s", self._container_id[:12], error)
+            # str(): whoever keeps the record would keep the error's frames and their sockets.
+            _log.warning(
+                "container %s is left to the sweep: %s", self._container_id[:12], str(error)
+            )
         finally:
             self._watch.forget(self._container_id)
 
@@ -324,7 +194,9 @@ class DockerBackend:
             try:
                 self._engine.remove(container_id)
             except SandboxLostError as error:
-                _log.warning("container %s is left to the next sweep: %s", container_id[:12], error)
+                _log.warning(
+                    "container %s is left to the next sweep: %s", container_id[:12], str(error)
+                )
             else:
                 destroyed_count += 1
         return destroyed_count
@@ -337,7 +209,7 @@ class DockerBackend:
         try:
             await self._engine.call(self._remove_own)
         except SandboxError as error:
-            _log.warning("sandboxes may be left to the next sweep: %s", error)
+            _log.warning("sandboxes may be left to the next sweep: %s", str(error))
         if self._watch is not None:
             self._watch.close()
 
@@ -390,12 +262,3 @@ async def open_docker_backend(
             await backend.aclose()
     finally:
         engine.close()
-
-
-def _describe_gaps(differences: tuple[str, ...], warnings: list[str]) -> str:
-    gaps = "\n".join(f"  {difference}" for difference in differences)
-    words = "".join(f"\nThe engine says: {warning}" for warning in warnings)
-    return (
-        "The engine did not build the walls it was asked for, so nothing was started:\n"
-        f"{gaps}{words}\n`rlm doctor` says what this host lacks."
-    )
