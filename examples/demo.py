@@ -11,6 +11,7 @@ Run it with `make demo`; on its own it needs what `make setup` installs.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import random
 import subprocess
@@ -19,9 +20,12 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.app.host import find_weights
+from orchestrator.models.local import local_endpoint
 from orchestrator.settings import Settings, load
 
 _LEAST_CHARS = 10_000_000
@@ -63,8 +67,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rlm-demo-") as folder:
         path = Path(folder) / "context.txt"
         text = _write_context(path)
-        model = "local" if wants_local else None
-        right = [_run(task, path, model) for task in _tasks(text)]
+        right = asyncio.run(_run_all(_tasks(text), path, wants_local=wants_local))
     _say(f"{sum(right)} of {len(right)} answers are right.")
     return 0 if all(right) else 1
 
@@ -139,6 +142,17 @@ def _tasks(text: str) -> list[Task]:
             least_queries=1,
         ),
     ]
+
+
+async def _run_all(tasks: list[Task], context: Path, *, wants_local: bool) -> list[bool]:
+    """Asks every question; one local server serves them all, as `rlm model serve` would."""
+    async with AsyncExitStack() as stack:
+        if wants_local:
+            await stack.enter_async_context(
+                local_endpoint(lambda: find_weights(load()), report=_say)
+            )
+        model = "local" if wants_local else None
+        return [await asyncio.to_thread(_run, task, context, model) for task in tasks]
 
 
 def _run(task: Task, context: Path, model: str | None) -> bool:
