@@ -11,8 +11,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from RestrictedPython.transformer import RestrictingNodeTransformer
 
@@ -24,9 +23,8 @@ from sandbox_image.repl.language_imports import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """One thing a cell may not use.
+class Refusal(NamedTuple):
+    """One thing a cell may not use; sorts by its place in the text.
 
     Attributes:
         line: Line in the cell, from 1.
@@ -68,7 +66,7 @@ _PLAIN = _kinds(
     "Subscript ListComp SetComp DictComp GeneratorExp comprehension Assign AugAssign For With "
     "Lambda Module NamedExpr "
     "AnnAssign AsyncFor AsyncWith Await Global Nonlocal Match match_case MatchValue MatchSingleton "
-    "MatchSequence MatchClass MatchOr"
+    "MatchSequence MatchMapping MatchClass MatchOr"
 )
 _BINDING = _kinds(
     "FunctionDef AsyncFunctionDef ExceptHandler MatchAs MatchStar TypeAlias TypeVar ParamSpec "
@@ -105,7 +103,7 @@ class GuardedPolicy(RestrictingNodeTransformer):
             self.visit(self._pending.pop())
         self._judge_called_builtins()
         self._judge_suspect_members()
-        return sorted(self._refusals, key=lambda refusal: (refusal.line, refusal.column))
+        return sorted(self._refusals)
 
     def visit(self, node: ast.AST) -> None:
         """Applies this policy's rule for the node, else what RestrictedPython says of it."""
@@ -155,14 +153,7 @@ class GuardedPolicy(RestrictingNodeTransformer):
 
     def _binds_its_name(self, node: Any) -> None:  # noqa: ANN401 - many nodes with a name
         if isinstance(name := node.name, str):
-            self._bound.add(name)
-        elif name is not None:  # a type alias keeps its name as a node
-            self._pending.append(name)
-        self.node_contents_visit(node)
-
-    def _binds_its_rest(self, node: ast.MatchMapping) -> None:
-        if node.rest is not None:
-            self._bound.add(node.rest)
+            self._bound.add(name)  # a type alias has a node there, which is visited as a child
         self.node_contents_visit(node)
 
     def _arg(self, node: ast.arg) -> None:
@@ -274,7 +265,6 @@ class GuardedPolicy(RestrictingNodeTransformer):
             ast.TryStar: _try,
             ast.Import: _import,
             ast.ImportFrom: _import_from,
-            ast.MatchMapping: _binds_its_rest,
         }
     )
 

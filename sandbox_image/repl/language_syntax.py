@@ -123,6 +123,6 @@ def _is_prose(line: str) -> bool:
     while len(words) < _PROSE_WORDS and (match := _PROSE_WORD.match(line, position)):
         words.append(match.group().rstrip(",.;:!? \t"))
         position = match.end()
-    if len(words) < _PROSE_WORDS or keyword.iskeyword(words[0]):
+    if len(words) < _PROSE_WORDS:
         return False
     return words[0][0].isupper() or sum(map(keyword.iskeyword, words)) <= 1
