@@ -127,11 +127,12 @@ def _reject(message: str) -> NoReturn:
 
 
 def _explain_refusals(refusals: Sequence[Refusal], source: str) -> str:
+    # The same mistake twice in a line is told once.
+    told = list(dict.fromkeys((refusal.line, refusal.reason) for refusal in refusals))
     parts = [
-        f"line {refusal.line}: {refusal.reason}\n    {clipped(line_of(source, refusal.line))}"
-        for refusal in refusals
+        f"line {line}: {reason}\n    {clipped(line_of(source, line))}"
+        for line, reason in told[:_REFUSALS_SHOWN]
     ]
-    parts = list(dict.fromkeys(parts))  # the same mistake twice in a line is told once
-    if len(parts) > _REFUSALS_SHOWN:
-        parts[_REFUSALS_SHOWN:] = [f"and {len(parts) - _REFUSALS_SHOWN} more"]
+    if len(told) > _REFUSALS_SHOWN:
+        parts.append(f"and {len(told) - _REFUSALS_SHOWN} more")
     return "\n".join([*parts, "Nothing of this cell ran; change these lines and send it again."])
