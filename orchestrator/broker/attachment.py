@@ -273,8 +273,8 @@ class StreamAttachment:
             self._outbox.close()
         if self._cell is not None:
             self._cell.take_stream_end(end.error())
-        # A sandbox that is not in use may go: its container is destroyed before its stream is closed.
-        # Whoever still wants something of it is told by the error.
+        # A sandbox that is not in use may go: its container is destroyed before its stream is
+        # closed. Whoever still wants something of it is told by the error.
         is_news = self._cell is not None if end.kind is EndKind.LOST else end.kind != EndKind.CLOSED
         level = logging.WARNING if is_news else logging.DEBUG
         _log.log(level, "sandbox %s: stream %s: %s", self._sandbox_id, end.kind, end.reason)
