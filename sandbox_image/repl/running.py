@@ -9,8 +9,8 @@ import linecache
 import os
 import sys
 import traceback
-from types import CodeType, TracebackType
-from typing import Any
+from types import TracebackType
+from typing import Any, Literal
 
 from sandbox_image.repl.language import CellRejectedError, compile_cell
 from sandbox_image.repl.mailbox import Interrupts
@@ -45,46 +45,42 @@ class CellRunner:
         """Runs a cell; returns the parts of its result that only this process knows."""
         filename = f"{_CELL_PREFIX}{cell_id}>"
         self._namespace.begin_cell()
-        try:
-            code = compile_cell(
-                source, policy="open" if self._policy == "open" else "guarded", filename=filename
-            )
-        except CellRejectedError as rejection:
-            refusal = {
-                "type_name": rejection.type_name,
-                "message": rejection.message[:_MESSAGE_CHARS],
-                "traceback": "",
-            }
-            return self._result("rejected", refusal)
         # Tracebacks show the cell's own lines.
         lines = source.splitlines(keepends=True)
         linecache.cache[filename] = (len(source), None, lines, filename)
-        error = self._execute(code)
-        return self._result("succeeded" if error is None else "raised", error)
-
-    def _execute(self, code: CodeType) -> dict[str, str] | None:
         self._interrupts.install()
         try:
             with self._interrupts.on():
-                try:
-                    if code.co_flags & inspect.CO_COROUTINE:
-                        asyncio.run(eval(code, self._namespace.names))  # noqa: S307 - its purpose
-                    else:
-                        exec(code, self._namespace.names)  # noqa: S102 - its purpose
-                except FinalAnswer:
-                    return None
-                except BaseException as error:  # noqa: BLE001 - a cell may raise anything
-                    # Described while interrupts are on: a cell's exception may have a `__str__`
-                    # that never ends.
-                    return _describe(error)
-                else:
-                    return None
-                finally:
-                    # Whole, even when the interrupt comes right now.
-                    with self._interrupts.held():
-                        self._put_process_back()
-        except KeyboardInterrupt as error:
-            return _describe(error)
+                outcome, error = self._execute(source, filename)
+        except KeyboardInterrupt as interrupt:
+            outcome, error = "raised", _describe(interrupt)
+        return self._result(outcome, error)
+
+    def _execute(self, source: str, filename: str) -> tuple[str, dict[str, str] | None]:
+        """Compiles and runs a cell while interrupts are on: a source can keep the parser busy."""
+        names = self._namespace.names
+        policy: Literal["guarded", "open"] = "open" if self._policy == "open" else "guarded"
+        try:
+            code = compile_cell(source, policy=policy, filename=filename, known_names=names)
+        except CellRejectedError as rejection:
+            message = rejection.message[:_MESSAGE_CHARS]
+            return "rejected", _error(rejection.type_name, message)
+        try:
+            if code.co_flags & inspect.CO_COROUTINE:
+                asyncio.run(eval(code, names))  # noqa: S307 - its purpose
+            else:
+                exec(code, names)  # noqa: S102 - its purpose
+        except FinalAnswer:
+            return "succeeded", None
+        except BaseException as error:  # noqa: BLE001 - a cell may raise anything
+            # Described while interrupts are on: an exception may have a `__str__` that never ends.
+            return "raised", _describe(error)
+        else:
+            return "succeeded", None
+        finally:
+            # Whole, even when the interrupt comes right now.
+            with self._interrupts.held():
+                self._put_process_back()
 
     def _put_process_back(self) -> None:
         """Undoes what a cell may have done to the process and the next cell relies on."""
@@ -139,11 +135,11 @@ def _describe(error: BaseException) -> dict[str, str]:
     if len(text) > _TRACEBACK_CHARS:
         half = _TRACEBACK_CHARS // 2
         text = f"{text[:half]}\n...\n{text[-half:]}"
-    return {
-        "type_name": type(error).__name__,
-        "message": message[:_MESSAGE_CHARS],
-        "traceback": text,
-    }
+    return _error(type(error).__name__, message[:_MESSAGE_CHARS], text)
+
+
+def _error(type_name: str, message: str, traceback_text: str = "") -> dict[str, str]:
+    return {"type_name": type_name, "message": message, "traceback": traceback_text}
 
 
 def _drop_foreign_frames(error: BaseException) -> None:

@@ -329,3 +329,25 @@ def test_worker_ends_with_its_broker(directory: Path) -> None:
 
     assert broker.worker.returncode == 1
     assert "the broker ended the stream" in broker.last_words
+
+
+def test_source_that_keeps_the_parser_busy_can_be_stopped(broker: ScriptedBroker) -> None:
+    """Compiling is part of a cell: it ends with the cell's clock and costs nothing but the cell."""
+    broker.run("x = 'before'")
+    broker.start("f'{" * 100_000)
+    broker.stop()
+
+    result, _, _ = broker.finish()
+    _, stdout, _ = broker.run("print(x)")
+
+    assert result.outcome in {pb.OUTCOME_TIMED_OUT, pb.OUTCOME_REJECTED}
+    assert stdout == b"before\n"
+
+
+def test_name_bound_by_an_earlier_cell_shadows_a_refused_builtin(broker: ScriptedBroker) -> None:
+    """A cell's own `input` is a name like any other, in later cells too."""
+    broker.run("def input(): return 'mine'")
+
+    result, stdout, _ = broker.run("print(input())")
+
+    assert (result.outcome, stdout) == (pb.OUTCOME_SUCCEEDED, b"mine\n"), result.error
