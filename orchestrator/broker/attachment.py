@@ -23,7 +23,6 @@ from orchestrator.broker.open_queries import OpenQueries, QueryRefusal
 from orchestrator.broker.order import BrokerSide, WorkerSide
 from orchestrator.broker.outbox import Outbox, Write
 from orchestrator.broker.running_cell import RunningCell
-from orchestrator.broker.shielding import to_its_end
 from orchestrator.domain import (
     CellError,
     CellId,
@@ -37,6 +36,7 @@ from orchestrator.domain import (
 )
 from orchestrator.errors import SandboxStartError
 from orchestrator.ports import OutputSink
+from orchestrator.run_to_end import run_to_end
 
 _log = logging.getLogger(__name__)
 
@@ -229,7 +229,7 @@ class StreamAttachment:
         except BaseException:
             # Cancelled, or the caller's sink failed: the next cell must find an idle sandbox.
             if not cell.has_ended:
-                await to_its_end(self._stop(cell, outbox, is_timeout=False))
+                await run_to_end(self._stop(cell, outbox, is_timeout=False))
             raise
         finally:
             cell.stop_clock()

@@ -22,7 +22,6 @@ from orchestrator.broker import wire
 from orchestrator.broker.attachment import StreamAttachment
 from orchestrator.broker.open_queries import OpenQueries
 from orchestrator.broker.service import BrokerService
-from orchestrator.broker.shielding import to_its_end
 from orchestrator.domain import (
     CellLimits,
     LanguagePolicy,
@@ -33,6 +32,7 @@ from orchestrator.domain import (
 )
 from orchestrator.errors import SandboxStartError, SettingsError
 from orchestrator.ports import QueryHandler
+from orchestrator.run_to_end import run_to_end
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class UnixBroker:
             await endpoint.listen()
             yield endpoint
         finally:
-            await to_its_end(endpoint.close())
+            await run_to_end(endpoint.close())
 
 
 class UnixEndpoint:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from orchestrator.domain import SandboxId, SandboxLimits, Walls
 from orchestrator.errors import SandboxError, SandboxLostError, SandboxStartError
+from orchestrator.run_to_end import run_to_end
 from orchestrator.sandbox.docker_client import connect
 from orchestrator.sandbox.engine_calls import CALL_TIMEOUT_S, Engine
 from orchestrator.sandbox.exit_watch import ExitWatch
@@ -21,7 +22,6 @@ from orchestrator.sandbox.lease import Lease
 from orchestrator.sandbox.obituary import write_obituary
 from orchestrator.sandbox.readback import find_missing_seccomp
 from orchestrator.sandbox.reaper import OWNER_LABEL, lease_labels, plan_sweep
-from orchestrator.sandbox.run_to_end import run_to_end
 from orchestrator.sandbox.runtimes import choose_runtime
 from orchestrator.sandbox.spec import SandboxSpec, container_config, promised_walls
 

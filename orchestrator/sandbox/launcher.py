@@ -28,7 +28,7 @@ from orchestrator.ports import (
     OutputSink,
     QueryHandler,
 )
-from orchestrator.sandbox.run_to_end import run_to_end
+from orchestrator.run_to_end import run_to_end
 
 #: What a sandbox needs before it holds any context: the worker and the REPL process together,
 #: each with an interpreter and its libraries. Python with grpc and protobuf has 31 MB resident,

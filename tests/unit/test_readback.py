@@ -89,7 +89,7 @@ def engine(**values: object) -> Callable[[Record], None]:
         ("ReadonlyRootfs", host(ReadonlyRootfs=False)),
         ("NetworkMode", host(NetworkMode="bridge")),
         ("Ulimits", host(Ulimits=None)),
-        ("Tmpfs", host(Tmpfs={"/tmp": ""})),  # noqa: S108 - the container's
+        ("Tmpfs", host(Tmpfs={"/tmp": ""})),
         ("Runtime", host(Runtime="crun")),
         ("IpcMode", host(IpcMode="host")),
         ("PidMode", host(PidMode="host")),

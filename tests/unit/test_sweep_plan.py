@@ -89,7 +89,7 @@ def test_labels_of_a_lease_are_what_the_plan_reads(tmp_path: Path) -> None:
 @contextmanager
 def holder(path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Runs another orchestrator's process that holds a lease."""
-    with subprocess.Popen(  # noqa: S603 - this interpreter, a literal program
+    with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
