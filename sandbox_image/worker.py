@@ -21,9 +21,10 @@ import grpc
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 from rlm_sandbox.v1.sandbox_pb2_grpc import SandboxBrokerStub
 from sandbox_image import endings, wire
+from sandbox_image.query_calls import QueryCalls
 from sandbox_image.repl.channel import BadFrameError, ChannelClosedError, FrameKind, JsonObject
 from sandbox_image.repl.process import ReplProcess, reap
-from sandbox_image.running_cell import OpenQuery, RunningCell, WaitingRequest
+from sandbox_image.running_cell import RunningCell
 from sandbox_image.walls import FoundWalls
 
 _TOKEN_KEY = "rlm-session-token"  # noqa: S105 - the name of the entry, not its value
@@ -57,20 +58,19 @@ class Worker:
         self._stub = SandboxBrokerStub(channel)
         self._metadata = ((_TOKEN_KEY, token),)
         self._repl = repl
+        self._calls = QueryCalls(
+            stub=self._stub, metadata=self._metadata, repl=repl, wake=self._wake
+        )
         self._hello = wire.hello(walls, image_release=image_release)
         self._limits = pb.Limits()
         self._outbox: queue.SimpleQueue[pb.WorkerMessage | None] = queue.SimpleQueue()
         self._sequence = 0
         self._inbox: queue.Queue[pb.BrokerMessage | str] = queue.Queue(_INBOX_SIZE)
-        self._answers: queue.SimpleQueue[
-            tuple[RunningCell, WaitingRequest, grpc.Future[pb.LlmQueryReply]]
-        ] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
         self._cell: RunningCell | None = None
         self._last_report: JsonObject = {}
         self._was_lost_idle = False
-        self._query_count = 0
         self._digest = hashlib.sha256()
         self._is_over = False
 
@@ -126,7 +126,7 @@ class Worker:
         ended = reap()
         if self._repl.pid in ended:
             self._mourn(ended[self._repl.pid])
-        self._take_answers()
+        self._calls.take_answers(self._cell)
         while not self._is_over and self._repl.pending_bytes < _PENDING_BYTES:
             try:
                 item = self._inbox.get_nowait()
@@ -167,6 +167,7 @@ class Worker:
         match item.WhichOneof("payload"):
             case "hello":
                 self._limits = item.hello.limits
+                self._calls.configure(self._limits)
                 self._repl.send(FrameKind.CONFIGURE, wire.limits_for_repl(self._limits))
             case "context_chunk":
                 self._pass_on_context(item.context_chunk)
@@ -215,7 +216,7 @@ class Worker:
                 if frame.kind is FrameKind.RESULT:
                     self._end_cell(frame.json())
                 else:
-                    self._send_query(frame.json(kind=FrameKind.QUERY))
+                    self._calls.send(self._cell, frame.json(kind=FrameKind.QUERY))
         except BadFrameError as error:
             self._repl.kill()
             self._replace_repl(endings.broke_form(str(error)))
@@ -250,59 +251,6 @@ class Worker:
                     offset_bytes=offset_bytes + start,
                 )
             )
-
-    def _send_query(self, claim: JsonObject) -> None:
-        cell, repl_id = self._cell, str(claim.get("query_id"))
-        if cell is None or claim.get("cell_id") != cell.cell_id:
-            # From a thread that outlived its cell: nobody may ask outside a cell.
-            reply = wire.failed_answer("cancelled", "no cell is running")
-            count = len(claim["prompts"]) if isinstance(claim.get("prompts"), list) else 0
-            self._repl.send(FrameKind.REPLY, {"query_id": repl_id, "answers": [reply] * count})
-            return
-        self._query_count += 1
-        requests, counts = wire.query_requests(
-            claim, query_id=f"q{self._query_count}", cell_id=cell.cell_id
-        )
-        query = OpenQuery(query_id=repl_id, answers=[None] * len(requests), prompt_counts=counts)
-        cell.query_count += sum(counts)
-        cell.waiting += [
-            WaitingRequest(query=query, index=index, request=request)
-            for index, request in enumerate(requests)
-        ]
-        self._start_calls(cell)
-
-    def _start_calls(self, cell: RunningCell) -> None:
-        while cell.waiting and len(cell.calls) < self._limits.open_query_count:
-            waiting = cell.waiting.popleft()
-            call = self._stub.LlmQuery.future(waiting.request, metadata=self._metadata)
-            cell.calls.add(call)
-            call.add_done_callback(
-                lambda done, waiting=waiting: self._put_answer(cell, waiting, done)  # type: ignore[misc]  # a default in a lambda
-            )
-
-    def _put_answer(
-        self, cell: RunningCell, waiting: WaitingRequest, call: grpc.Future[pb.LlmQueryReply]
-    ) -> None:
-        """Hands an ended call to the deciding thread. Runs in a thread of gRPC."""
-        self._answers.put((cell, waiting, call))
-        self._wake()
-
-    def _take_answers(self) -> None:
-        while True:
-            try:
-                cell, waiting, call = self._answers.get_nowait()
-            except queue.Empty:
-                return
-            cell.calls.discard(call)
-            if cell is not self._cell:
-                # A late answer must not reach the next cell.
-                continue
-            query = waiting.query
-            query.answers[waiting.index] = _answers_of(call, query.prompt_counts[waiting.index])
-            if query.is_answered:
-                answers = [answer for part in query.answers for answer in part or ()]
-                self._repl.send(FrameKind.REPLY, {"query_id": query.query_id, "answers": answers})
-            self._start_calls(cell)
 
     def _end_cell(self, report: JsonObject) -> None:
         cell = self._cell
@@ -409,20 +357,3 @@ class Worker:
                 cell_result=cell_result,
             )
         )
-
-
-def _answers_of(call: grpc.Future[pb.LlmQueryReply], prompt_count: int) -> list[JsonObject]:
-    """Returns what the REPL process is told of one ended call, whatever its end."""
-    try:
-        answers = wire.answers(call.result())
-    except grpc.FutureCancelledError:
-        reason, message = "cancelled", "the query was cancelled"
-    except grpc.RpcError as error:
-        is_over = error.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.FAILED_PRECONDITION}
-        reason = "cancelled" if is_over else "model_failed"
-        message = f"the query could not be answered ({error.code().name.lower()})"
-    else:
-        if len(answers) == prompt_count:
-            return answers
-        reason, message = "model_failed", "the query was answered in part only"
-    return [wire.failed_answer(reason, message)] * prompt_count

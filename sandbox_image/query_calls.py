@@ -1,0 +1,131 @@
+"""The open queries of the running cell: out to the broker, answers back to the REPL process.
+
+Without it the worker's own state machine would have gRPC's futures and threads in it.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+
+import grpc
+
+from rlm_sandbox.v1 import sandbox_pb2 as pb
+from rlm_sandbox.v1.sandbox_pb2_grpc import SandboxBrokerStub
+from sandbox_image import wire
+from sandbox_image.repl.channel import FrameKind, JsonObject
+from sandbox_image.repl.process import ReplProcess
+from sandbox_image.running_cell import OpenQuery, RunningCell, WaitingRequest
+
+
+class QueryCalls:
+    """Sends what cells ask for, a bounded number at a time.
+
+    Belongs to the worker's deciding thread; gRPC's threads only put ended calls into a queue.
+    """
+
+    def __init__(
+        self,
+        *,
+        stub: SandboxBrokerStub,
+        metadata: tuple[tuple[str, str], ...],
+        repl: ReplProcess,
+        wake: Callable[[], None],
+    ) -> None:
+        """Prepares to call.
+
+        Args:
+            stub: The broker.
+            metadata: Goes with every call.
+            repl: Asks, and is answered.
+            wake: Called, from any thread, when `take_answers` has something to do.
+        """
+        self._stub = stub
+        self._metadata = metadata
+        self._repl = repl
+        self._wake = wake
+        self._ended: queue.SimpleQueue[
+            tuple[RunningCell, WaitingRequest, grpc.Future[pb.LlmQueryReply]]
+        ] = queue.SimpleQueue()
+        self._query_count = 0
+        self._open_count = 1
+
+    def configure(self, limits: pb.Limits) -> None:
+        """Takes the limits in force."""
+        self._open_count = limits.open_query_count
+
+    def send(self, cell: RunningCell | None, claim: JsonObject) -> None:
+        """Sends one query of the running cell, or answers it at once where none runs.
+
+        Raises:
+            BadFrameError: The claim is not of the form the REPL process uses.
+        """
+        repl_id = str(claim.get("query_id"))
+        if cell is None or claim.get("cell_id") != cell.cell_id:
+            # From a thread that outlived its cell: nobody may ask outside a cell.
+            reply = wire.failed_answer("cancelled", "no cell is running")
+            count = len(claim["prompts"]) if isinstance(claim.get("prompts"), list) else 0
+            self._repl.send(FrameKind.REPLY, {"query_id": repl_id, "answers": [reply] * count})
+            return
+        self._query_count += 1
+        requests, counts = wire.query_requests(
+            claim, query_id=f"q{self._query_count}", cell_id=cell.cell_id
+        )
+        query = OpenQuery(query_id=repl_id, answers=[None] * len(requests), prompt_counts=counts)
+        cell.query_count += sum(counts)
+        cell.waiting += [
+            WaitingRequest(query=query, index=index, request=request)
+            for index, request in enumerate(requests)
+        ]
+        self._start_calls(cell)
+
+    def _start_calls(self, cell: RunningCell) -> None:
+        while cell.waiting and len(cell.calls) < self._open_count:
+            waiting = cell.waiting.popleft()
+            call = self._stub.LlmQuery.future(waiting.request, metadata=self._metadata)
+            cell.calls.add(call)
+            call.add_done_callback(
+                lambda done, waiting=waiting: self._put_answer(cell, waiting, done)  # type: ignore[misc]  # a default in a lambda
+            )
+
+    def _put_answer(
+        self, cell: RunningCell, waiting: WaitingRequest, call: grpc.Future[pb.LlmQueryReply]
+    ) -> None:
+        """Hands an ended call to the deciding thread. Runs in a thread of gRPC."""
+        self._ended.put((cell, waiting, call))
+        self._wake()
+
+    def take_answers(self, running: RunningCell | None) -> None:
+        """Hands the REPL process the answers that have come, but for those of other cells."""
+        while True:
+            try:
+                cell, waiting, call = self._ended.get_nowait()
+            except queue.Empty:
+                return
+            cell.calls.discard(call)
+            if cell is not running:
+                # A late answer must not reach the next cell.
+                continue
+            query = waiting.query
+            query.answers[waiting.index] = _answers_of(call, query.prompt_counts[waiting.index])
+            if query.is_answered:
+                answers = [answer for part in query.answers for answer in part or ()]
+                self._repl.send(FrameKind.REPLY, {"query_id": query.query_id, "answers": answers})
+            self._start_calls(cell)
+
+
+def _answers_of(call: grpc.Future[pb.LlmQueryReply], prompt_count: int) -> list[JsonObject]:
+    """Returns what the REPL process is told of one ended call, whatever its end."""
+    try:
+        answers = wire.answers(call.result())
+    except grpc.FutureCancelledError:
+        reason, message = "cancelled", "the query was cancelled"
+    except grpc.RpcError as error:
+        is_over = error.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.FAILED_PRECONDITION}
+        reason = "cancelled" if is_over else "model_failed"
+        message = f"the query could not be answered ({error.code().name.lower()})"
+    else:
+        if len(answers) == prompt_count:
+            return answers
+        reason, message = "model_failed", "the query was answered in part only"
+    return [wire.failed_answer(reason, message)] * prompt_count
