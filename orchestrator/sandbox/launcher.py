@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from orchestrator.domain import CellResult, EncodedContext, SandboxId, SandboxLimits
+from orchestrator.domain import CellResult, ContextKind, EncodedContext, SandboxId, SandboxLimits
 from orchestrator.errors import (
     InputError,
     ProtocolViolationError,
@@ -30,11 +30,13 @@ from orchestrator.ports import (
 )
 from orchestrator.run_to_end import run_to_end
 
-#: What a sandbox needs before it holds any context: the worker and the REPL process together,
-#: each with an interpreter and its libraries. Python with grpc and protobuf has 31 MB resident,
-#: Python with RestrictedPython and psutil 15 MB; the rest is room for a cell to work in.
-IDLE_BYTES: Final = 64 * 2**20
+#: What a sandbox keeps for itself beside contexts: 96 MiB that the REPL process leaves to the
+#: worker and its spares, and its own interpreter (30 MiB are resident before the first context).
+IDLE_BYTES: Final = 128 * 2**20
 
+# The REPL process builds a context's text in a buffer that grows by a quarter at a time.
+_BUFFER_GROWTH = 1.25
+_WIDEST_CHAR_BYTES = 4  # of a str with a character beyond the Basic Multilingual Plane in it
 _SANDBOX_ID_BYTES = 6  # short, because the path of a socket holds 108 bytes at most (unix(7))
 # How long the stream may take to end, or to say what went wrong, after its container has stopped:
 # what was in the socket is still delivered, so this is the time of one read.
@@ -73,10 +75,8 @@ class LaunchedSandbox:
     async def bind_context(self, name: str, context: EncodedContext) -> None:
         """Sends a context and binds it to `name` in the REPL process before the next cell.
 
-        One that cannot fit is refused before anything is sent. While it is bound, the value
-        (`resident_bytes`) and the bytes it is made from (`len(data)`) are in memory together,
-        beside the contexts bound before and `IDLE_BYTES`; `SandboxLimits.memory_bytes` has to
-        hold all of that.
+        One that cannot fit is refused before anything is sent: `needed_bytes` of it, the contexts
+        bound before, and `IDLE_BYTES` have to fit into `SandboxLimits.memory_bytes`.
 
         Raises:
             InputError: The sandbox's memory cannot hold it.
@@ -84,12 +84,12 @@ class LaunchedSandbox:
             ProtocolViolationError: It broke the contract and has been destroyed.
         """
         others_bytes = sum(size for bound, size in self._resident_bytes.items() if bound != name)
-        needed_bytes = context.resident_bytes + len(context.data)
+        context_bytes = needed_bytes(context)
         room_bytes = self.limits.memory_bytes - IDLE_BYTES - others_bytes
-        if needed_bytes > room_bytes:
+        if context_bytes > room_bytes:
             raise InputError(
                 _describe_shortage(
-                    needed_bytes=needed_bytes,
+                    context_bytes=context_bytes,
                     room_bytes=max(room_bytes, 0),
                     memory_bytes=self.limits.memory_bytes,
                 )
@@ -249,11 +249,26 @@ async def _clear_away(container: Container, end: "asyncio.Task[str]") -> None:
     await asyncio.wait({end})
 
 
-def _describe_shortage(*, needed_bytes: int, room_bytes: int, memory_bytes: int) -> str:
-    missing_bytes = needed_bytes - room_bytes
-    enough_mib = -(-(memory_bytes + missing_bytes) // 2**20)
+def needed_bytes(context: EncodedContext) -> int:
+    """Returns what binding a context takes at its peak: its value, and the text it is made from.
+
+    The text lies in a buffer as wide as its widest character, which is the value itself where the
+    context is a text. Measured under runc: with 1 GiB a text of 398 MiB binds whatever its
+    characters, with 512 MiB one of 177 MiB does and one of 181 does not; this says 398 and 170.
+    """
+    if context.kind is ContextKind.TEXT:
+        text_bytes = context.resident_bytes
+    elif context.data.isascii():
+        text_bytes = len(context.data)
+    else:
+        text_bytes = _WIDEST_CHAR_BYTES * context.total_chars
+    return context.resident_bytes + round(_BUFFER_GROWTH * text_bytes)
+
+
+def _describe_shortage(*, context_bytes: int, room_bytes: int, memory_bytes: int) -> str:
+    enough_mib = -(-(memory_bytes + context_bytes - room_bytes) // 2**20)
     return (
-        f"The context needs about {needed_bytes / 2**20:,.0f} MiB, and a sandbox with "
+        f"The context needs about {context_bytes / 2**20:,.0f} MiB, and a sandbox with "
         f"{memory_bytes / 2**20:,.0f} MiB of memory has room for {room_bytes / 2**20:,.0f} MiB; "
         f"pass --memory {enough_mib}m or more, or a smaller context."
     )

@@ -25,7 +25,7 @@ from orchestrator.errors import (
     SandboxLostError,
     SandboxStartError,
 )
-from orchestrator.sandbox.launcher import IDLE_BYTES, LaunchedSandbox, SandboxLauncher
+from orchestrator.sandbox.launcher import IDLE_BYTES, LaunchedSandbox, SandboxLauncher, needed_bytes
 
 MIB = 2**20
 WHOLE_LIFE = ["endpoint opened", "container started", "container destroyed", "endpoint closed"]
@@ -77,10 +77,16 @@ async def bench() -> Bench:
     return Bench()
 
 
-def context_of(size_bytes: int, *, resident_bytes: int | None = None) -> EncodedContext:
+def context_of(
+    size_bytes: int,
+    *,
+    kind: ContextKind = ContextKind.TEXT,
+    resident_bytes: int | None = None,
+    fill: bytes = b"x",
+) -> EncodedContext:
     return EncodedContext(
-        kind=ContextKind.TEXT,
-        data=bytes(size_bytes),
+        kind=kind,
+        data=fill * size_bytes,
         part_lengths=(size_bytes,),
         total_chars=size_bytes,
         sha256_hex="00",
@@ -296,17 +302,17 @@ async def test_lifetime_ends_a_sandbox_in_use() -> None:
 
 async def test_context_that_cannot_fit_is_refused_before_it_is_sent() -> None:
     """The caller reads what is needed, what there is, and what to pass; nothing was sent."""
-    bench = Bench(limits=SandboxLimits(memory_bytes=100 * MIB))
+    bench = Bench(limits=SandboxLimits(memory_bytes=IDLE_BYTES + 40 * MIB))
     async with bench.sandbox() as sandbox:
-        with pytest.raises(InputError, match=r"needs about 40 MiB.*100 MiB.*room for 36 MiB.*104m"):
+        with pytest.raises(InputError, match=r"needs about 45 MiB.*168 MiB.*room for 40 MiB.*173m"):
             await sandbox.bind_context("context", context_of(20 * MIB))
 
     assert bench.broker.endpoint.attachment.bound == {}
 
 
 async def test_context_that_just_fits_is_bound() -> None:
-    """The room that the refusal states is the room there is."""
-    bench = Bench(limits=SandboxLimits(memory_bytes=IDLE_BYTES + 40 * MIB))
+    """The memory that the refusal asks for is enough."""
+    bench = Bench(limits=SandboxLimits(memory_bytes=IDLE_BYTES + 45 * MIB))
     async with bench.sandbox() as sandbox:
         await sandbox.bind_context("context", context_of(20 * MIB))
 
@@ -315,18 +321,29 @@ async def test_context_that_just_fits_is_bound() -> None:
 
 async def test_contexts_of_a_session_share_its_memory() -> None:
     """What was bound before is counted, and a name bound again counts once."""
-    bench = Bench(limits=SandboxLimits(memory_bytes=IDLE_BYTES + 40 * MIB))
+    bench = Bench(limits=SandboxLimits(memory_bytes=IDLE_BYTES + 45 * MIB))
     async with bench.sandbox() as sandbox:
         await sandbox.bind_context("context_0", context_of(15 * MIB))
         await sandbox.bind_context("context_0", context_of(20 * MIB))
 
-        with pytest.raises(InputError, match="room for 20 MiB"):
-            await sandbox.bind_context("context_1", context_of(11 * MIB))
+        with pytest.raises(InputError, match="room for 25 MiB"):
+            await sandbox.bind_context("context_1", context_of(12 * MIB))
 
 
-async def test_wide_characters_count_as_they_lie_in_memory() -> None:
-    """A text's value may be four times its bytes; that is what has to fit."""
-    bench = Bench(limits=SandboxLimits(memory_bytes=IDLE_BYTES + 40 * MIB))
-    async with bench.sandbox() as sandbox:
-        with pytest.raises(InputError, match="needs about 50 MiB"):
-            await sandbox.bind_context("context", context_of(10 * MIB, resident_bytes=40 * MIB))
+@pytest.mark.parametrize(
+    ("context", "needed_mib"),
+    [
+        # As a str: 4 MiB of bytes that lie in memory as 4 MiB, or as 16 with one wide character.
+        (context_of(4 * MIB), 9),
+        (context_of(4 * MIB, resident_bytes=16 * MIB), 36),
+        # As JSON: the values, and the document they are parsed from.
+        (context_of(4 * MIB, kind=ContextKind.JSON, resident_bytes=20 * MIB), 25),
+        (
+            context_of(4 * MIB, kind=ContextKind.DOCUMENTS, resident_bytes=20 * MIB, fill=b"\xf0"),
+            40,
+        ),
+    ],
+)
+def test_needed_memory_counts_value_and_text(context: EncodedContext, needed_mib: int) -> None:
+    """A value and the text it is made from are in memory together, each as wide as it is."""
+    assert needed_bytes(context) == needed_mib * MIB
