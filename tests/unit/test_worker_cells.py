@@ -119,7 +119,7 @@ def test_refused_cell_runs_nothing(broker: ScriptedBroker) -> None:
 def test_interrupted_cell_runs_finally_and_keeps_its_variables(broker: ScriptedBroker) -> None:
     """An interrupt is an exception in the cell; what it computed stays."""
     broker.start(
-        "n = 0\ntry:\n    print('in')\n    while True: n += 1\nfinally:\n    done = 'cleaned up'"
+        "n = 1\ntry:\n    print('in')\n    while True: n += 1\nfinally:\n    done = 'cleaned up'"
     )
     _wait_for_output(broker, b"in")
     broker.stop()
