@@ -31,12 +31,11 @@ def memory_kill_count() -> int:
 
 def timed_out(timeout_s: float, *, is_kept: bool) -> JsonObject:
     """Says that a cell's clock ran out."""
-    variables = (
-        "its variables are as it left them" if is_kept else "variables are as before this cell"
-    )
+    # Where they were not kept, `state_sentence` follows.
+    variables = "; its variables are as it left them" if is_kept else ""
     return _error(
         "TimeoutError",
-        f"the cell was stopped after {timeout_s:g} s of its own time; {variables}. "
+        f"the cell was stopped after {timeout_s:g} s of its own time{variables}. "
         "Work on less text in one cell, or in smaller steps",
     )
 

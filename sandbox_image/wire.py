@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from google.protobuf.duration_pb2 import Duration
 
 from rlm_sandbox.v1 import sandbox_pb2 as pb
@@ -91,7 +93,7 @@ def cell_result(  # noqa: PLR0913 - one argument for each part of the message
     state: str,
     error: JsonObject | None,
     report: JsonObject,
-    dropped_bytes: tuple[int, int],
+    dropped_bytes: Mapping[pb.OutputStream.ValueType, int],
     usage: pb.CellUsage,
 ) -> pb.CellResult:
     """Makes a cell's result from what the REPL process reported, which may be anything.
@@ -107,8 +109,8 @@ def cell_result(  # noqa: PLR0913 - one argument for each part of the message
             answer=pb.Answer(
                 content=report.get("content", ""), is_ready=bool(report.get("is_ready"))
             ),
-            dropped_stdout_bytes=dropped_bytes[0],
-            dropped_stderr_bytes=dropped_bytes[1],
+            dropped_stdout_bytes=dropped_bytes[pb.OUTPUT_STREAM_STDOUT],
+            dropped_stderr_bytes=dropped_bytes[pb.OUTPUT_STREAM_STDERR],
             usage=usage,
             variables=[
                 pb.Variable(name=entry["name"], type_name=entry["type"], size=entry["size"])

@@ -262,10 +262,11 @@ class Worker:
         elif cell.stop_reason == pb.STOP_REASON_CANCELLED:
             outcome, error = "stopped", endings.stopped()
         state = "lost" if self._was_lost_idle else "kept"
-        self._was_lost_idle = False
-        self._repl.cell_count += 1
         self._repl.end_leftovers()
         self._report(outcome=outcome, state=state, error=error, report=report)
+        # Not before: a report of another form is refused, and then this cell has not ended yet.
+        self._was_lost_idle = False
+        self._repl.cell_count += 1
         # Only now: a spare forked any earlier would have been taken for a leftover.
         self._repl.send(FrameKind.LEAVE_SPARE, {})
         self._last_report = {**report, "is_ready": False}
@@ -316,21 +317,17 @@ class Worker:
             # Everything it printed is in the pipe by now, and nobody is left to print more; the
             # bound is the pipe's largest size (pipe(7)), against a spare that a cell taught to.
             self._forward_output(descriptor, reads=_DRAIN_READS)
-        for call in list(cell.calls):
-            call.cancel()
-        dropped_bytes = []
-        for stream, tape in cell.tapes.items():
-            tail, offset_bytes, dropped = tape.rewind()
-            self._say_output(stream, offset_bytes, tail)
-            dropped_bytes.append(dropped)
+        tails = {stream: tape.rewind() for stream, tape in cell.tapes.items()}
         self._repl.sample(cell.usage)
+        # Made before anything is said: a report of another form is refused here, and what had been
+        # said of its cell by then would be said twice.
         result = wire.cell_result(
             cell_id=cell.cell_id,
             outcome=outcome,
             state=state,
             error=error,
             report=report,
-            dropped_bytes=(dropped_bytes[0], dropped_bytes[1]),
+            dropped_bytes={stream: dropped for stream, (_, _, dropped) in tails.items()},
             usage=wire.cell_usage(
                 wall_s=cell.wall_s,
                 cpu_s=cell.usage.cpu_s,
@@ -338,6 +335,10 @@ class Worker:
                 query_count=cell.query_count,
             ),
         )
+        for call in list(cell.calls):
+            call.cancel()
+        for stream, (tail, offset_bytes, _) in tails.items():
+            self._say_output(stream, offset_bytes, tail)
         self._cell = None
         self._say(cell_result=result)
 

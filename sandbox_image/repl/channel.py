@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import json
+import os
 import socket
 import struct
 from collections import deque
@@ -115,7 +116,11 @@ class FrameReader:
             data, ancillary, _, _ = self._connection.recvmsg(
                 _RECEIVE_BYTES, socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
             )
-        except ConnectionError as error:
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            # Not ConnectionError alone: what a cell sent in place of a spare's channel may be a
+            # socket that was never connected.
             raise ChannelClosedError from error
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -148,6 +153,11 @@ class FrameReader:
             return Frame(FrameKind(kind), payload)
         except ValueError as error:
             raise BadFrameError(f"a frame of unknown kind {kind}") from error
+
+    def close(self) -> None:
+        """Closes the descriptors that nobody has taken; the connection stays the caller's."""
+        while self._descriptors:
+            os.close(self._descriptors.popleft())
 
     def take_descriptor(self) -> int:
         """Returns the next descriptor that came with the stream; the caller owns it.

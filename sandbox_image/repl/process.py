@@ -28,6 +28,8 @@ from sandbox_image.repl.loop import repl_main
 #: How long leftover processes are hunted before everything but the worker is killed.
 _SWEEP_S = 2.0
 _READ_BYTES = 64 * 1024
+#: No process has a higher number (PID_MAX_LIMIT, proc(5)); one that a cell made up may.
+_MAX_PID = 2**22
 
 
 @dataclass
@@ -110,7 +112,8 @@ class ReplProcess:
 
     def flush(self) -> None:
         """Sends more of what is queued. A process that is gone is noticed elsewhere."""
-        with contextlib.suppress(BlockingIOError, ConnectionError, BrokenPipeError):
+        # OSError: what a cell sent in place of a spare's channel may be a socket of any sort.
+        with contextlib.suppress(OSError):
             while self._outgoing:
                 sent = self.connection.send(memoryview(self._outgoing)[: 2**20])
                 del self._outgoing[:sent]
@@ -133,11 +136,15 @@ class ReplProcess:
         return frames
 
     def _add_spare(self, claim: JsonObject) -> None:
-        pid = claim.get("pid")
-        connection = socket.socket(fileno=self._reader.take_descriptor())
-        if not isinstance(pid, int) or pid <= 1 or pid in (os.getpid(), self.pid):
-            connection.close()
+        pid, descriptor = claim.get("pid"), self._reader.take_descriptor()
+        if not isinstance(pid, int) or not 1 < pid <= _MAX_PID or pid in {os.getpid(), self.pid}:
+            os.close(descriptor)
             raise BadFrameError("a spare with an impossible pid")
+        try:
+            connection = socket.socket(fileno=descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            raise BadFrameError("a spare whose channel is no socket") from error
         spare = Spare(
             pid=pid,
             connection=connection,
@@ -216,6 +223,7 @@ class ReplProcess:
             The spare, or None where there is none: the session is lost.
         """
         self.connection.close()
+        self._reader.close()
         while self.spares:
             spare = self.spares.pop()
             is_usable = spare.is_base or spare.cell_count == self.cell_count
@@ -225,6 +233,9 @@ class ReplProcess:
             self.pid = spare.pid
             self.cell_count = spare.cell_count
             self._adopt(spare.connection)
+            # A cell may have stopped the spares before it ended its interpreter.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(spare.pid, signal.SIGCONT)
             self.send(FrameKind.RESUME, {})
             return spare
         return None
