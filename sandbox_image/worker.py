@@ -71,6 +71,7 @@ class Worker:
         self._cell: RunningCell | None = None
         self._last_report: JsonObject = {}
         self._was_lost_idle = False
+        self._is_binding = False
         self._digest = hashlib.sha256()
         self._is_over = False
 
@@ -182,6 +183,7 @@ class Worker:
 
     def _pass_on_context(self, chunk: pb.ContextChunk) -> None:
         if chunk.offset_bytes == 0:
+            self._is_binding = True
             self._digest = hashlib.sha256()
             kind = wire.context_kind(chunk.kind)
             self._repl.send(FrameKind.CONTEXT_START, {"name": chunk.name, "kind": kind})
@@ -215,6 +217,8 @@ class Worker:
             for frame in self._repl.receive():
                 if frame.kind is FrameKind.RESULT:
                     self._end_cell(frame.json())
+                elif frame.kind is FrameKind.BOUND:
+                    self._is_binding = False
                 else:
                     self._calls.send(self._cell, frame.json(kind=FrameKind.QUERY))
         except BadFrameError as error:
@@ -278,6 +282,11 @@ class Worker:
             for frame in self._repl.receive():
                 if frame.kind is FrameKind.RESULT:
                     self._end_cell(frame.json())
+        if self._is_binding:
+            # A spare would not have the context, and no cell is to blame.
+            raise SessionLostError(
+                "the context could not be bound: it needs more memory than the sandbox has"
+            )
         cell = self._cell
         was_memory = cell is not None and endings.memory_kill_count() > cell.memory_kills_at_start
         memory_bytes = self._limits.memory_bytes

@@ -44,6 +44,7 @@ class FrameKind(IntEnum):
     RESULT = 16
     QUERY = 17
     SPARE = 18  # carries one descriptor
+    BOUND = 19  # the context that was sent last is a value now
 
 
 class ChannelClosedError(Exception):

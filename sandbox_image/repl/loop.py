@@ -75,6 +75,7 @@ class ReplLoop:
                 assert self._assembly is not None  # noqa: S101 - likewise
                 self._namespace.bind_context(self._assembly.name, self._assembly.value())
                 self._assembly = None
+                self._mailbox.send(FrameKind.BOUND, {})
                 self._leave_spare(is_base=True)
             case FrameKind.RUN:
                 command = frame.json()

@@ -351,3 +351,21 @@ def test_name_bound_by_an_earlier_cell_shadows_a_refused_builtin(broker: Scripte
     result, stdout, _ = broker.run("print(input())")
 
     assert (result.outcome, stdout) == (pb.OUTCOME_SUCCEEDED, b"mine\n"), result.error
+
+
+def test_context_without_room_ends_the_worker_and_is_named(directory: Path) -> None:
+    """A context that does not fit is never silently left out, nor blamed on a cell."""
+    with ScriptedBroker(directory, memory_bytes=160 * _MIB) as broker:
+        broker.bind(b"x" * (100 * _MIB), kind=pb.CONTEXT_KIND_TEXT)
+        broker.start("print(len(context))")
+
+        assert "the context could not be bound" in broker.wait_for_end()
+
+
+def test_context_with_room_control(directory: Path) -> None:
+    """The same context is bound where the memory is there."""
+    with ScriptedBroker(directory, memory_bytes=512 * _MIB) as broker:
+        broker.bind(b"x" * (100 * _MIB), kind=pb.CONTEXT_KIND_TEXT)
+        _, stdout, _ = broker.run("print(len(context))")
+
+    assert int(stdout) == 100 * _MIB
