@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.app.host import find_weights
+from orchestrator.errors import RlmSandboxError
 from orchestrator.models.local import local_endpoint
 from orchestrator.settings import Settings, load
 
@@ -188,4 +189,7 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except RlmSandboxError as error:
+        sys.exit(f"demo: {error}")
