@@ -26,6 +26,8 @@ class EngineProxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self.replacement: tuple[bytes, bytes] | None = None
+        self._fateful: bytes | None = None
+        self._is_held = asyncio.Event()
 
     @property
     def endpoint(self) -> str:
@@ -40,6 +42,19 @@ class EngineProxy:
     def hold_up(self) -> None:
         """Stops passing anything on, without closing: an engine that hangs."""
         self._flows.clear()
+
+    def hold_up_at(self, words: bytes) -> None:
+        """Hangs like `hold_up` once a request says `words`, which the engine is not told."""
+        self._fateful = words
+
+    async def is_held(self) -> None:
+        """Waits until a request has said what `hold_up_at` was told."""
+        await self._is_held.wait()
+
+    def let_go(self) -> None:
+        """Passes everything on again, first what was held up."""
+        self._fateful = None
+        self._flows.set()
 
     async def come_back(self) -> None:
         """Listens, again."""
@@ -82,6 +97,9 @@ class EngineProxy:
     ) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(_CHUNK_BYTES):
+                if is_request and self._fateful is not None and self._fateful in data:
+                    self._flows.clear()
+                    self._is_held.set()
                 await self._flows.wait()
                 if is_request and self.replacement is not None:
                     data = data.replace(*self.replacement)
