@@ -1,0 +1,30 @@
+"""Sealed sandboxes to attack: one for each module's harmless probes, a fresh one for the rest."""
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+from support.broker_host import EchoQueries
+from support.docker_sandboxes import open_provider
+
+from orchestrator.ports import Sandbox, SandboxProvider
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def provider() -> AsyncIterator[SandboxProvider]:
+    """The product's own way to a sandbox, with every wall up."""
+    async with open_provider() as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_sandbox(provider: SandboxProvider) -> AsyncIterator[Sandbox]:
+    """A sandbox for probes that leave it as they found it."""
+    async with provider.open(EchoQueries()) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def sandbox(provider: SandboxProvider) -> AsyncIterator[Sandbox]:
+    """A fresh sandbox."""
+    async with provider.open(EchoQueries()) as opened:
+        yield opened

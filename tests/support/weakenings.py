@@ -1,0 +1,97 @@
+"""The walls that controls take down, one each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.docker_sandboxes import Weakening
+
+
+def _bridge_network(config: dict[str, Any]) -> None:
+    config["NetworkDisabled"] = False
+    config["HostConfig"] |= {"NetworkMode": "bridge", "Dns": []}
+
+
+def _host_network(config: dict[str, Any]) -> None:
+    config["NetworkDisabled"] = False
+    config["HostConfig"]["NetworkMode"] = "host"
+    del config["Hostname"], config["Domainname"]  # the host's are its own
+
+
+def _root_user(config: dict[str, Any]) -> None:
+    config["User"] = "0:0"
+
+
+def _default_capabilities(config: dict[str, Any]) -> None:
+    config["HostConfig"]["CapDrop"] = []
+
+
+def _root_with_default_capabilities(config: dict[str, Any]) -> None:
+    _root_user(config)
+    _default_capabilities(config)
+
+
+def _more_groups(config: dict[str, Any]) -> None:
+    config["HostConfig"]["GroupAdd"] = ["4242"]
+
+
+def _new_privileges(config: dict[str, Any]) -> None:
+    config["HostConfig"]["SecurityOpt"] = []
+
+
+def _no_seccomp(config: dict[str, Any]) -> None:
+    config["HostConfig"]["SecurityOpt"] = ["no-new-privileges", "seccomp=unconfined"]
+
+
+def _writable_root(config: dict[str, Any]) -> None:
+    config["HostConfig"]["ReadonlyRootfs"] = False
+
+
+def _root_in_a_writable_root(config: dict[str, Any]) -> None:
+    _root_user(config)
+    _writable_root(config)
+
+
+def _executable_tmp(config: dict[str, Any]) -> None:
+    mounts = config["HostConfig"]["Tmpfs"]
+    for path, options in mounts.items():
+        mounts[path] = options.replace("noexec", "exec")
+
+
+def _writable_socket_directory(config: dict[str, Any]) -> None:
+    _root_user(config)
+    [bind] = config["HostConfig"]["Binds"]
+    config["HostConfig"]["Binds"] = [bind.removesuffix(":ro")]
+
+
+def _host_processes(config: dict[str, Any]) -> None:
+    config["HostConfig"]["PidMode"] = "host"
+
+
+def _core_dumps(config: dict[str, Any]) -> None:
+    for limit in config["HostConfig"]["Ulimits"]:
+        if limit["Name"] == "core":
+            limit["Soft"] = limit["Hard"] = -1
+
+
+_CAPABILITIES = ("effective_capabilities", "bounding_capabilities")
+_USER = ("uid", "gid", "supplementary_gids")
+
+BRIDGE_NETWORK = Weakening(change=_bridge_network, walls=("network_interfaces",))
+HOST_NETWORK = Weakening(change=_host_network, walls=("network_interfaces",))
+ROOT_USER = Weakening(change=_root_user, walls=_USER)
+DEFAULT_CAPABILITIES = Weakening(change=_default_capabilities, walls=_CAPABILITIES)
+ROOT_WITH_DEFAULT_CAPABILITIES = Weakening(
+    change=_root_with_default_capabilities, walls=(*_USER, *_CAPABILITIES)
+)
+MORE_GROUPS = Weakening(change=_more_groups, walls=("supplementary_gids",))
+NEW_PRIVILEGES = Weakening(change=_new_privileges, walls=("has_no_new_privileges",))
+NO_SECCOMP = Weakening(change=_no_seccomp, walls=("seccomp_mode",))
+WRITABLE_ROOT = Weakening(change=_writable_root, walls=("is_root_read_only",))
+ROOT_IN_A_WRITABLE_ROOT = Weakening(
+    change=_root_in_a_writable_root, walls=(*_USER, "is_root_read_only")
+)
+EXECUTABLE_TMP = Weakening(change=_executable_tmp)
+WRITABLE_SOCKET_DIRECTORY = Weakening(change=_writable_socket_directory, walls=_USER)
+HOST_PROCESSES = Weakening(change=_host_processes)
+CORE_DUMPS = Weakening(change=_core_dumps)
