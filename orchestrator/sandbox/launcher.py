@@ -90,7 +90,7 @@ class LaunchedSandbox:
             raise InputError(
                 _describe_shortage(
                     context_bytes=context_bytes,
-                    room_bytes=max(room_bytes, 0),
+                    room_bytes=room_bytes,
                     memory_bytes=self.limits.memory_bytes,
                 )
             )
@@ -266,9 +266,11 @@ def needed_bytes(context: EncodedContext) -> int:
 
 
 def _describe_shortage(*, context_bytes: int, room_bytes: int, memory_bytes: int) -> str:
+    # A sandbox smaller than what it needs idle has less room than none, which counts here.
     enough_mib = -(-(memory_bytes + context_bytes - room_bytes) // 2**20)
+    room_mib = max(room_bytes, 0) / 2**20
     return (
         f"The context needs about {context_bytes / 2**20:,.0f} MiB, and a sandbox with "
-        f"{memory_bytes / 2**20:,.0f} MiB of memory has room for {room_bytes / 2**20:,.0f} MiB; "
+        f"{memory_bytes / 2**20:,.0f} MiB of memory has room for {room_mib:,.0f} MiB; "
         f"pass --memory {enough_mib}m or more, or a smaller context."
     )

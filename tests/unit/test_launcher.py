@@ -319,6 +319,15 @@ async def test_context_that_just_fits_is_bound() -> None:
     assert set(bench.broker.endpoint.attachment.bound) == {"context"}
 
 
+async def test_memory_asked_for_counts_what_a_sandbox_needs_idle() -> None:
+    """A sandbox that has no room even for itself is told a size that is enough for both."""
+    bench = Bench(limits=SandboxLimits(memory_bytes=IDLE_BYTES // 2))
+    enough_mib = (IDLE_BYTES + 45 * MIB) // MIB
+    async with bench.sandbox() as sandbox:
+        with pytest.raises(InputError, match=f"room for 0 MiB; pass --memory {enough_mib}m or"):
+            await sandbox.bind_context("context", context_of(20 * MIB))
+
+
 async def test_contexts_of_a_session_share_its_memory() -> None:
     """What was bound before is counted, and a name bound again counts once."""
     bench = Bench(limits=SandboxLimits(memory_bytes=IDLE_BYTES + 45 * MIB))
