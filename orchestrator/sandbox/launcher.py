@@ -147,7 +147,7 @@ class LaunchedSandbox:
         """Destroys the container and returns what is known of its end, for the operator."""
         last_words = await _read_last_words(self.container, self.end)
         await self.container.destroy()
-        return f"{what_happened} {last_words}"
+        return _two_sentences(what_happened, last_words)
 
 
 class SandboxLauncher:
@@ -225,11 +225,16 @@ async def _attach(
             return attaching.result()
     except SandboxStartError as error:
         last_words = await _read_last_words(container, end)
-        raise SandboxStartError(f"{error} {last_words}") from error
+        raise SandboxStartError(_two_sentences(str(error), last_words)) from error
     finally:
         attaching.cancel()
     last_words = await _read_last_words(container, end)
     raise SandboxStartError(f"The sandbox stopped before its worker had attached. {last_words}")
+
+
+def _two_sentences(first: str, second: str) -> str:
+    """Joins what the broker says, which is a phrase, and what is known of the container."""
+    return f"{first.removesuffix('.')}. {second}"
 
 
 async def _read_last_words(container: Container, end: "asyncio.Task[str]") -> str:

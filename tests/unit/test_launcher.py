@@ -258,7 +258,7 @@ async def raises_at_the_end(bench: Bench, error: SandboxError) -> None:
 
 async def test_lost_stream_is_explained_by_the_container(bench: Bench) -> None:
     """A stream that ends is a symptom; the operator reads the container's end with it."""
-    with pytest.raises(SandboxLostError, match=r"stream ended.*exit code 137"):
+    with pytest.raises(SandboxLostError, match=r"stream ended\. .*exit code 137"):
         await raises_at_the_end(bench, SandboxLostError("the stream ended"))
 
 
