@@ -98,6 +98,23 @@ async def test_engine_dies_in_mid_run(
     assert host.leftovers() == []
 
 
+def test_container_dies_in_mid_run(host: RealHost, text: Path) -> None:
+    """Whoever kills the container ends the run: the draft is printed, and what is known of why."""
+    replies = [cell("answer['content'] = 'so far'"), cell("llm_query('wait')")]
+    with (
+        ModelServer(root=replies, sub=lambda _prompt: Answer(delay_s=60)) as server,
+        host.start("run", "q", "--context", text, environment=host.environment(server)) as running,
+    ):
+        assert server.wait_until(lambda: bool(server.sub_requests), timeout_s=30)
+        (container_id,) = host.containers()
+        host.engine.client.api.kill(container_id)
+        ended = running.wait()
+
+    assert (ended.exit_code, ended.stdout) == (6, "so far\n"), ended.stderr
+    assert "The container stopped with exit code 137: it was ended by signal 9." in ended.stderr
+    assert "what is printed is the draft" in ended.stderr
+
+
 @pytest.fixture
 def other_code(tmp_path: Path) -> Path:
     """Copies the installed code, so that it can be changed."""
