@@ -112,11 +112,15 @@ class ReplLoop:
         self._reap_spares()
         if threading.active_count() > 1:
             return
-        near, far = socket.socketpair()
+        try:
+            near, far = socket.socketpair()
+        except OSError:
+            # A cell holds every descriptor there is: the session goes on without a spare.
+            return
         try:
             pid = os.fork()
         except OSError:
-            # No process or no memory to spare: the session goes on without.
+            # No process or no memory to spare: likewise.
             near.close()
             far.close()
             return
