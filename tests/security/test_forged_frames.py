@@ -8,7 +8,7 @@ from dataclasses import replace
 import psutil
 import pytest
 from support.broker_host import EchoQueries
-from support.docker_sandboxes import LIMITS, open_provider
+from support.docker_sandboxes import CELL_LIMITS, LIMITS, open_provider
 from support.probes import goes_on, probe, run
 
 from orchestrator.domain import Outcome, QueryAnswer, QueryRequest, VariableState
@@ -122,6 +122,31 @@ async def test_closed_channel_ends_the_interpreter(shared_sandbox: Sandbox, atta
 
     assert (result.outcome, result.state) == (Outcome.KILLED, VariableState.ROLLED_BACK)
     assert await goes_on(shared_sandbox)
+
+
+SABOTAGE = {
+    "no way to write a result": "json.dumps = None",
+    "no way to read an order": "json.loads = None",
+    "no way to leave a spare": "os.fork = None",
+    "a live process that takes itself for a spare": "os.fork = lambda: 0",
+    "a spare that is a lie": "os.fork = lambda: 99",
+    "a wait that never ends": "import select; select.poll = lambda: time.sleep(10**6)",
+    "no standard streams": "sys.__stdout__ = sys.__stderr__ = sys.stdout = sys.stderr = None",
+    "no memory of modules": "sys.modules.clear()",
+}
+
+
+@pytest.mark.parametrize("attack", SABOTAGE.values(), ids=SABOTAGE)
+async def test_sabotage_of_the_platforms_code_in_its_process_holds_nobody_up(
+    sandbox: Sandbox, attack: str
+) -> None:
+    """A cell may break what runs in its own process; every cell still ends in its time.
+
+    Whether later cells can do anything is the saboteur's own affair.
+    """
+    for source in (attack, "tell(0)", "tell(0)"):
+        async with asyncio.timeout(1 + CELL_LIMITS.grace_s + 2):
+            await run(sandbox, source, timeout_s=1)
 
 
 async def test_result_after_the_end_is_refused_and_owned_up_to(sandbox: Sandbox) -> None:
