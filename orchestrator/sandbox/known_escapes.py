@@ -42,7 +42,8 @@ class Escape:
         return release < max(self.fixed_in)
 
 
-#: From runc's own advisories (github.com/opencontainers/runc/security/advisories).
+#: The fixed releases, as the announcements on oss-security have them (2024-01-31, 2025-11-05) and
+#: write-ups of the latest one. Not a complete list: what is not named is not said to be sound.
 RUNC_ESCAPES: Final = (
     Escape(
         cves=("CVE-2024-21626",),
@@ -56,7 +57,7 @@ RUNC_ESCAPES: Final = (
     ),
     Escape(
         cves=("CVE-2026-41579",),
-        what="rated low",
+        what="a symlinked /dev in an image; rated low, and not reachable under Docker",
         fixed_in=(Release(1, 3, 6), Release(1, 4, 3), Release(1, 5, 0, 3)),
     ),
 )
