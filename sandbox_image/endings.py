@@ -1,4 +1,8 @@
-"""Why a cell's process ended, in words for the root model."""
+"""Why a cell's process ended, in words for the root model.
+
+What became of the variables is not said here: the result's state says it, and the orchestrator puts
+it into words.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +33,12 @@ def memory_kill_count() -> int:
     return 0
 
 
-def timed_out(timeout_s: float, *, is_kept: bool) -> JsonObject:
+def timed_out(timeout_s: float) -> JsonObject:
     """Says that a cell's clock ran out."""
-    # Where they were not kept, `state_sentence` follows.
-    variables = "; its variables are as it left them" if is_kept else ""
     return _error(
         "TimeoutError",
-        f"the cell was stopped after {timeout_s:g} s of its own time{variables}. "
-        "Work on less text in one cell, or in smaller steps",
+        f"the cell was stopped after {timeout_s:g} s of its own time; work on less text in one "
+        "cell, or in smaller steps",
     )
 
 
@@ -75,17 +77,6 @@ def broke_form(reason: str) -> JsonObject:
         "the cell's interpreter was ended because it wrote to the platform's own channel "
         f"({reason})",
     )
-
-
-def state_sentence(state: str) -> str:
-    """Says what became of the variables, to follow an error's message."""
-    match state:
-        case "rolled_back":
-            return "Variables are as before this cell."
-        case "lost":
-            return "All variables are lost; `context` is bound again."
-        case _:
-            return ""
 
 
 def _error(type_name: str, message: str) -> JsonObject:

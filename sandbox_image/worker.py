@@ -160,7 +160,7 @@ class Worker:
             cell.sample_at_s = now_s + _SAMPLE_S
         if cell.kill_at_s is not None and now_s >= cell.kill_at_s:
             self._repl.kill()
-            self._replace_repl(endings.timed_out(cell.timeout_s, is_kept=False))
+            self._replace_repl(endings.timed_out(cell.timeout_s))
 
     def _obey(self, item: pb.BrokerMessage | str) -> None:
         if isinstance(item, str):
@@ -262,7 +262,7 @@ class Worker:
             raise BadFrameError("a result for no running cell")
         outcome, error = str(report.get("outcome")), report.get("error")
         if cell.stop_reason == pb.STOP_REASON_TIMEOUT:
-            outcome, error = "timed_out", endings.timed_out(cell.timeout_s, is_kept=True)
+            outcome, error = "timed_out", endings.timed_out(cell.timeout_s)
         elif cell.stop_reason == pb.STOP_REASON_CANCELLED:
             outcome, error = "stopped", endings.stopped()
         state = "lost" if self._was_lost_idle else "kept"
@@ -314,7 +314,6 @@ class Worker:
             outcome = "timed_out"
         elif cell.stop_reason == pb.STOP_REASON_CANCELLED:
             outcome, error = "stopped", endings.stopped()
-        error = {**error, "message": f"{error['message']}. {endings.state_sentence(state)}"}
         self._report(outcome=outcome, state=state, error=error, report=self._last_report)
 
     def _report(

@@ -99,9 +99,11 @@ def _what_a_limit_did(result: CellResult, *, timeout_s: float) -> str:
         case Outcome.REJECTED:
             return "Nothing of this cell ran."
         case Outcome.TIMED_OUT:
-            return f"Stopped after {timeout_s:.3g} s. {_STATES[result.state]}"
+            stopped = "" if result.error else f"Stopped after {timeout_s:.3g} s. "
+            return f"{stopped}{_STATES[result.state]}"
         case Outcome.KILLED:
-            return f"Killed at a limit of the sandbox. {_STATES[result.state]}"
+            killed = "" if result.error else "The cell's interpreter was ended. "
+            return f"{killed}{_STATES[result.state]}"
         case Outcome.STOPPED:
             return f"Stopped from outside. {_STATES[result.state]}"
 

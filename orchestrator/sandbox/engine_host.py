@@ -243,9 +243,16 @@ def search(host: Host, *, docker_host: str | None) -> EngineInfo:
         if objection is None:
             return info
         objections.append(objection)
-    raise SandboxStartError(
-        "\n".join(objections) if objections else explain_absence(dials, host=host)
-    )
+    if objections:
+        raise SandboxStartError("\n".join(objections))
+    message = explain_absence(dials, host=host)
+    if docker_host:
+        # Whoever set it may have an engine elsewhere; installing another one is the second thought.
+        message = (
+            f"DOCKER_HOST is {docker_host}, so no other socket was tried. "
+            f"Correct it, or unset it.\n{message}"
+        )
+    raise SandboxStartError(message)
 
 
 def explain_absence(dials: Iterable[Dial], *, host: Host) -> str:

@@ -40,7 +40,8 @@ def _describe(state: Mapping[str, Any], memory_bytes: int) -> str:
         return "The container is still running."
     exit_code = state.get("ExitCode", 0)
     if state.get("OOMKilled"):
-        cause = f"the kernel ended it for want of memory (limit {memory_bytes / 2**20:,.0f} MiB)"
+        limit_mib = f"{memory_bytes / 2**20:,.0f} MiB"
+        cause = f"the kernel ended it for want of memory (limit {limit_mib}; --memory raises it)"
     elif exit_code > 128:  # noqa: PLR2004 - a shell's way to say which signal, which engines keep
         cause = f"it was ended by signal {exit_code - 128}"
     else:

@@ -36,13 +36,13 @@ HUGE = "huge = bytearray(2**40)"
         pytest.param(
             ENDLESS,
             "timed_out",
-            ["Stopped after 1 s. Variables are as this cell left them."],
+            ["stopped after 1 s of its own time", "Variables are as this cell left them."],
             id="endless-loop",
         ),
         pytest.param(
             STUBBORN,
             "timed_out",
-            ["Stopped after 1 s. Variables are as before this cell."],
+            ["stopped after 1 s of its own time", "Variables are as before this cell."],
             id="endless-loop-that-goes-on",
         ),
         pytest.param(

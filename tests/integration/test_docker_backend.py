@@ -348,7 +348,7 @@ async def test_obituary_after_a_memory_kill(bench: Bench) -> None:
         obituary = await container.obituary()
 
     assert "exit code 137" in obituary
-    assert "for want of memory (limit 128 MiB)" in obituary
+    assert "for want of memory (limit 128 MiB; --memory raises it)" in obituary
 
 
 async def test_obituary_quotes_the_log_harmlessly(bench: Bench) -> None:

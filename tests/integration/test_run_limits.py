@@ -76,4 +76,4 @@ def test_cell_limit_costs_the_cell(host: RealHost) -> None:
         report = server.root_requests[1].prompt
 
     assert result.answer == "went on"
-    assert "Stopped after 0.5 s." in report
+    assert "stopped after 0.5 s of its own time" in report

@@ -20,6 +20,7 @@ from orchestrator.sandbox.engine_host import (
     Host,
     advise,
     explain_absence,
+    find_engine,
     find_objection,
     list_endpoints,
     read_distribution,
@@ -223,3 +224,16 @@ def test_distribution_is_read_as_os_release_defines_it(tmp_path: Path) -> None:
 
     assert read_distribution([tmp_path / "absent", release]) == "debian"
     assert read_distribution([tmp_path / "absent"]) == ""
+
+
+def test_wrong_docker_host_is_named_first(tmp_path: Path) -> None:
+    """Whoever set DOCKER_HOST is told to correct it before being told to install anything."""
+    endpoint = f"unix://{tmp_path}/nowhere.sock"
+
+    with pytest.raises(SandboxStartError) as refusal:
+        find_engine(docker_host=endpoint, runtime_dir=None)
+
+    first_line = str(refusal.value).splitlines()[0]
+    assert first_line == f"DOCKER_HOST is {endpoint}, so no other socket was tried. " + (
+        "Correct it, or unset it."
+    )
