@@ -118,7 +118,8 @@ def files_below(directory: Path) -> list[str]:
 
 async def test_link_planted_by_a_cell_is_nowhere_on_the_host(tmp_path: Path) -> None:
     """Nothing that a cell can write to is a place of the host's, so no program there follows it."""
-    target, seen = tmp_path / "target", []
+    target = tmp_path / "target"
+    seen: list[Path] = []
     target.write_text("mine")
 
     def look(config: dict[str, Any]) -> None:

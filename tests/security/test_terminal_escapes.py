@@ -74,7 +74,7 @@ def run_in_a_terminal(arguments: list[str | Path], env: Mapping[str, str]) -> st
 
 def run_exec_in_a_terminal() -> str:
     with short_directory() as directory:
-        arguments = [COMMAND, "exec", "--policy", "open", *write_cells(directory)]
+        arguments: list[str | Path] = [COMMAND, "exec", "--policy", "open", *write_cells(directory)]
         return run_in_a_terminal(arguments, environment(directory))
 
 

@@ -148,7 +148,9 @@ class FakeSandbox:
     ) -> CellResult:
         """See `Sandbox.run_cell`."""
         self._check_alive()
-        assert not self._is_running, "calls must not overlap"
+        if self._is_running:
+            message = "calls on one sandbox must not overlap"
+            raise RuntimeError(message)
         self._last_cell_id += 1
         cell_id = CellId(self._last_cell_id)
         self.sources.append(source)

@@ -1,0 +1,116 @@
+"""The real worker as a plain process of this host, behind the real broker: no container, no walls.
+
+For cells of a test's own alone. It shows what worker and broker do together where no engine is, and
+what of a failure is theirs and not the container's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+from support.broker_host import short_directory
+
+from orchestrator.broker.listener import UnixBroker
+from orchestrator.domain import (
+    CellLimits,
+    LanguagePolicy,
+    RunLimits,
+    SandboxId,
+    SandboxLimits,
+    Walls,
+)
+from orchestrator.ports import SandboxProvider
+from orchestrator.run_to_end import run_to_end
+from orchestrator.sandbox.launcher import SandboxLauncher
+from sandbox_image.walls import find_walls
+
+_NO_IMAGE = "sha256:" + "0" * 64
+
+
+class ProcessContainer:
+    """One worker; a `Container` that contains nothing."""
+
+    runtime = "process"
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        """Takes over a worker whose standard error is a pipe."""
+        self._process = process
+
+    @property
+    def container_id(self) -> str:
+        """The worker's number."""
+        return str(self._process.pid)
+
+    async def wait_for_exit(self) -> None:
+        """See `Container.wait_for_exit`."""
+        await self._process.wait()
+
+    async def obituary(self) -> str:
+        """See `Container.obituary`."""
+        if self._process.returncode is None:
+            return "The worker is still running."
+        assert self._process.stderr is not None
+        last_words = (await self._process.stderr.read()).decode(errors="replace")
+        return f"The worker ended with {self._process.returncode}. {last_words}"
+
+    async def destroy(self) -> None:
+        """Kills the worker and what it has started, which no namespace ends with it."""
+        if self._process.returncode is None:
+            worker = psutil.Process(self._process.pid)
+            for process in [*worker.children(recursive=True), worker]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        await run_to_end(self._process.wait())
+
+
+class ProcessBackend:
+    """Starts workers; a `ContainerBackend`."""
+
+    image_id = _NO_IMAGE
+
+    @property
+    def promised_walls(self) -> Walls:
+        """What a worker finds around itself: that of this process, which is nothing."""
+        found = asdict(find_walls())
+        del found["kernel_release"]
+        for name in ("network_interfaces", "supplementary_gids"):
+            found[name] = frozenset(found[name])
+        return Walls(**found)
+
+    async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> ProcessContainer:
+        """See `ContainerBackend.start`; the directory is where it is, and not mounted."""
+        del sandbox_id
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sandbox_image", str(socket_directory)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            cwd="/",
+        )
+        return ProcessContainer(process)
+
+    async def sweep(self) -> int:
+        """Finds nothing: what it started ends with it."""
+        return 0
+
+
+@asynccontextmanager
+async def open_process_provider(
+    *, sandbox: SandboxLimits, cell: CellLimits, policy: LanguagePolicy
+) -> AsyncIterator[SandboxProvider]:
+    """Yields a provider of workers without a container."""
+    with short_directory() as directory:
+        broker = UnixBroker(
+            runtime_directory=directory,
+            cell_limits=cell,
+            run_limits=RunLimits(),
+            sandbox_limits=sandbox,
+            language_policy=policy,
+        )
+        yield SandboxLauncher(backend=ProcessBackend(), broker=broker, limits=sandbox)
+        assert list(directory.iterdir()) == []
