@@ -1,5 +1,6 @@
 """A cell that computes for ever, in every way that is hard to interrupt."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -65,15 +66,16 @@ async def test_cpu_time_is_rationed() -> None:
         cpu_s, throttle_count = await probe(sandbox, BURN)
 
     assert cpu_s < 0.5  # 0.2 of a second, and what the interpreter took to get there
-    assert throttle_count > 0
+    assert throttle_count >= 5  # there are ten periods in that second
 
 
 async def test_cpu_time_is_rationed_control() -> None:
-    """With two cores' worth the same two processes are not held back once."""
-    async with open_sandbox(limits=replace(LIMITS, cpu_count=2.0)) as sandbox:
+    """With as much as they can use the same two processes are hardly ever held back."""
+    cpu_count = float(min(2, os.cpu_count() or 1))
+    async with open_sandbox(limits=replace(LIMITS, cpu_count=cpu_count)) as sandbox:
         _, throttle_count = await probe(sandbox, BURN)
 
-    assert throttle_count == 0
+    assert throttle_count < 5
 
 
 @pytest.mark.parametrize("attack", INTERRUPTIBLE.values(), ids=INTERRUPTIBLE)

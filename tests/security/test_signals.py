@@ -103,7 +103,12 @@ async def test_death_with_all_checkpoints_loses_the_sandbox_in_words(
     """A cell that kills what could take over, and then itself, ends the sandbox: it is said why."""
     async with provider.open(EchoQueries()) as sandbox:
         with pytest.raises(SandboxLostError, match="no checkpoint is left"):
-            await run(sandbox, "while others(): os.kill(others()[0], 9)\nos._exit(0)")
+            await run(
+                sandbox,
+                "while found := others():\n"
+                "    for pid in found: attempt(os.kill, pid, 9)\n"
+                "os._exit(0)",
+            )
 
     async with provider.open(EchoQueries()) as next_sandbox:
         assert await goes_on(next_sandbox)
