@@ -135,8 +135,9 @@ def test_interrupted_cell_runs_finally_and_keeps_its_variables(broker: ScriptedB
 def test_cell_that_eats_the_interrupt_is_killed_and_rolled_back(broker: ScriptedBroker) -> None:
     """After the grace the interpreter is killed, and the variables are as before the cell."""
     broker.run("x = 'before'")
+    # It says so inside the `try`, so that the interrupt cannot come before it.
     broker.start(
-        "import time\nx = 'after'\nprint('in')\nwhile True:\n    try:\n        time.sleep(60)\n"
+        "import time\nx = 'after'\nwhile True:\n    try:\n        print('in')\n        time.sleep(60)\n"
         "    except KeyboardInterrupt: pass"
     )
     _wait_for_output(broker, b"in")
