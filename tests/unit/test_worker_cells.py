@@ -137,7 +137,8 @@ def test_cell_that_eats_the_interrupt_is_killed_and_rolled_back(broker: Scripted
     broker.run("x = 'before'")
     # It says so inside the `try`, so that the interrupt cannot come before it.
     broker.start(
-        "import time\nx = 'after'\nwhile True:\n    try:\n        print('in')\n        time.sleep(60)\n"
+        "import time\nx = 'after'\nwhile True:\n"
+        "    try:\n        print('in')\n        time.sleep(60)\n"
         "    except KeyboardInterrupt: pass"
     )
     _wait_for_output(broker, b"in")
