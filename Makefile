@@ -29,7 +29,7 @@ test: setup ## Every test but those of the local model
 	@$(BIN)/pytest --cov --cov-report=term:skip-covered -q -m "not local_model"
 
 test-unit: $(STAMP) ## The tests that need no engine
-	@$(BIN)/pytest -q tests/unit
+	@$(BIN)/pytest -q tests/unit tests/contract -m "not docker"
 
 check: $(STAMP) ## Style, types, import rules, docstrings of tests
 	$(BIN)/ruff check .

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+_IFF_UP = 0x1  # linux/if.h
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundWalls:
     """The walls as this process finds them; None where the kernel does not say."""
@@ -31,21 +34,42 @@ def find_walls() -> FoundWalls:
     """Reads what the kernel says of this process (proc(5))."""
     lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     status = dict(line.split(":", 1) for line in lines if ":" in line)
-    net = Path("/sys/class/net")
-    interfaces = sorted(path.name for path in net.iterdir()) if net.is_dir() else []
     no_new_privileges = _number(status.get("NoNewPrivs"))
     return FoundWalls(
         seccomp_mode=_number(status.get("Seccomp")),
         has_no_new_privileges=None if no_new_privileges is None else no_new_privileges == 1,
         effective_capabilities=_number(status.get("CapEff"), base=16),
         bounding_capabilities=_number(status.get("CapBnd"), base=16),
-        network_interfaces=tuple(interfaces[:64]),
+        network_interfaces=interfaces_up(Path("/sys/class/net"))[:64],
         uid=os.getuid(),
         gid=os.getgid(),
         supplementary_gids=tuple(sorted(set(os.getgroups()) - {os.getgid()}))[:64],
         is_root_read_only=bool(os.statvfs("/").f_flag & os.ST_RDONLY),
         kernel_release=platform.release()[:200],
     )
+
+
+def interfaces_up(folder: Path) -> tuple[str, ...]:
+    """Returns the names of the network interfaces that are up.
+
+    A kernel with tunnel modules puts `tunl0`, `sit0` and the like into every new network namespace.
+    They are down, and without CAP_NET_ADMIN they stay down (netdevice(7)).
+
+    Args:
+        folder: Holds one folder for each interface, with its flags in `flags` (sysfs(5)).
+    """
+    if not folder.is_dir():
+        return ()
+    names = []
+    for interface in sorted(folder.iterdir()):
+        try:
+            flags = int((interface / "flags").read_text(encoding="ascii"), 16)
+        except (OSError, ValueError):
+            # Not readable is not down: it counts, and the orchestrator will refuse it.
+            flags = _IFF_UP
+        if flags & _IFF_UP:
+            names.append(interface.name)
+    return tuple(names)
 
 
 def _number(text: str | None, *, base: int = 10) -> int | None:

@@ -376,7 +376,9 @@ class Walls(_message.Message):
     """Kernel release as uname(2) gives it, at most 200 characters; logs only."""
     @_builtins.property
     def network_interfaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the network interfaces, loopback included; at most 64."""
+        """Names of the network interfaces that are up, loopback included; at most 64. One that is down
+        stays down without capabilities.
+        """
 
     @_builtins.property
     def supplementary_gids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
