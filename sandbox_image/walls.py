@@ -10,7 +10,6 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-
 _IFF_UP = 0x1  # linux/if.h
 
 
