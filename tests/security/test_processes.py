@@ -51,8 +51,11 @@ while True:
 #: Three processes take every thread that anybody gives up, at once.
 THREAD_BOMB = """
 import _thread
+start, starter = os.pipe()
 def hog():
     os.setsid()
+    os.close(starter)
+    os.read(start, 1)  # until all three are there: the first would leave no room for the others
     while True:
         try:
             _thread.start_new_thread(time.sleep, (1000,))
@@ -61,6 +64,7 @@ def hog():
 for _ in range(3):
     if os.fork() == 0:
         hog()
+os.close(starter)
 time.sleep(0.5)
 """
 #: Twenty processes that nobody is the parent of any more, in sessions of their own.
