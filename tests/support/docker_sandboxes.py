@@ -152,6 +152,7 @@ async def open_provider(
     with short_directory() as directory:
         settings = Settings(
             policy=policy,
+            runtime="runc",
             docker_host=engine.endpoint,
             runtime_directory=directory / "r",
             sandbox=sandbox,
