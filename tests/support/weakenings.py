@@ -68,6 +68,25 @@ def _host_processes(config: dict[str, Any]) -> None:
     config["HostConfig"]["PidMode"] = "host"
 
 
+def _host_names(config: dict[str, Any]) -> None:
+    config["HostConfig"] |= {"UTSMode": "host", "IpcMode": "host", "CgroupnsMode": "host"}
+    del config["Hostname"], config["Domainname"]  # the host's are its own
+
+
+def _terminal(config: dict[str, Any]) -> None:
+    config |= {"Tty": True, "OpenStdin": True}
+
+
+def _foreign_init(config: dict[str, Any]) -> None:
+    config["HostConfig"]["Init"] = True
+
+
+def _nothing_about_memory_pressure(config: dict[str, Any]) -> None:
+    for name in ("OomScoreAdj", "MemorySwappiness"):
+        config["HostConfig"].pop(name, None)
+    config["HostConfig"]["OomKillDisable"] = True
+
+
 def _core_dumps(config: dict[str, Any]) -> None:
     for limit in config["HostConfig"]["Ulimits"]:
         if limit["Name"] == "core":
@@ -95,3 +114,7 @@ EXECUTABLE_TMP = Weakening(change=_executable_tmp)
 WRITABLE_SOCKET_DIRECTORY = Weakening(change=_writable_socket_directory, walls=_USER)
 HOST_PROCESSES = Weakening(change=_host_processes)
 CORE_DUMPS = Weakening(change=_core_dumps)
+HOST_NAMES = Weakening(change=_host_names)
+TERMINAL = Weakening(change=_terminal)
+FOREIGN_INIT = Weakening(change=_foreign_init)
+NOTHING_ABOUT_MEMORY_PRESSURE = Weakening(change=_nothing_about_memory_pressure)

@@ -1,0 +1,134 @@
+"""A cell that looks at what it shares with the host: names, devices, a terminal, the kernel's lists.
+
+The list of what a tidy jail shows is sunwalker-box's, as far as it holds for a container.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.docker_sandboxes import LIMITS, told_in_another
+from support.probes import probe
+from support.weakenings import (
+    FOREIGN_INIT,
+    HOST_NAMES,
+    HOST_PROCESSES,
+    NOTHING_ABOUT_MEMORY_PRESSURE,
+    TERMINAL,
+)
+
+from orchestrator.ports import Sandbox
+
+pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
+
+#: `user` is the host's unless the engine maps users; `time` is everybody's.
+KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
+NAMESPACES = f"tell({{kind: os.readlink('/proc/self/ns/' + kind) for kind in {KINDS}}})"
+
+NODE_NAME = "tell([os.uname().nodename, open('/proc/sys/kernel/domainname').read().strip()])"
+PLACES = "tell(sorted({line.strip().split(':', 2)[2] for line in open('/proc/self/cgroup')}))"
+
+#: What a program may expect to find, and nothing that stands for hardware or a terminal in use.
+DEVICES = {
+    *("fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm"),
+    *("stderr", "stdin", "stdout", "tty", "urandom", "zero"),
+}
+LIST_DEVICES = "tell(os.listdir('/dev'))"
+TERMINALS = """
+tell([attempt(os.open, path, os.O_RDWR) for path in ("/dev/console", "/dev/tty")])
+"""
+
+FIRST_PROCESS = "tell(open('/proc/1/cmdline').read().split('\\0')[0])"
+
+PRESSURE = """
+def read(*paths):
+    for path in paths:
+        if os.path.exists(path):
+            return open(path).read().split()
+    return None
+
+group = "/sys/fs/cgroup/memory/memory."
+tell({
+    "score": read("/proc/1/oom_score_adj"),
+    "own score": read("/proc/self/oom_score_adj"),
+    "swappiness": read(group + "swappiness"),
+    "killing": read(group + "oom_control"),
+})
+"""
+
+
+async def test_every_namespace_is_the_sandboxs_own(shared_sandbox: Sandbox) -> None:
+    """A cell shares none of the six with the host, so nothing that is named in them."""
+    told = await probe(shared_sandbox, NAMESPACES)
+
+    own = {kind: Path(f"/proc/self/ns/{kind}").readlink().name for kind in KINDS}
+    assert [kind for kind in KINDS if told[kind] == own[kind]] == []
+
+
+async def test_every_namespace_control() -> None:
+    """Where the host's were asked for, the same links are the host's."""
+    told = await told_in_another(NAMESPACES, weakening=HOST_NAMES)
+
+    shared = {kind for kind in KINDS if told[kind] == os.readlink(f"/proc/self/ns/{kind}")}
+    assert shared == {"cgroup", "ipc", "uts"}
+
+
+async def test_the_host_is_not_named(shared_sandbox: Sandbox) -> None:
+    """Neither the host's name nor the container's place on it is told."""
+    assert await probe(shared_sandbox, NODE_NAME) == ["sandbox", "(none)"]
+    assert await probe(shared_sandbox, PLACES) == ["/"]
+
+
+async def test_the_host_is_named_control() -> None:
+    """Where its namespaces were asked for, both are."""
+    name, _ = await told_in_another(NODE_NAME, weakening=HOST_NAMES)
+    assert name == os.uname().nodename
+
+    assert await told_in_another(PLACES, weakening=HOST_NAMES) != ["/"]
+
+
+async def test_no_device_is_there_but_the_harmless(shared_sandbox: Sandbox) -> None:
+    """What is in /dev is a list that is known, and none of it is hardware."""
+    assert set(await probe(shared_sandbox, LIST_DEVICES)) <= DEVICES
+
+
+async def test_there_is_no_terminal(shared_sandbox: Sandbox) -> None:
+    """No console and no controlling terminal: nothing can be typed into (CVE-2025-52565)."""
+    assert await probe(shared_sandbox, TERMINALS) == ["ENOENT", "ENXIO"]
+
+
+async def test_there_is_no_terminal_control() -> None:
+    """A container that was given a terminal has a console."""
+    assert "console" in await told_in_another(LIST_DEVICES, weakening=TERMINAL)
+
+
+async def test_the_worker_is_the_first_process(shared_sandbox: Sandbox) -> None:
+    """PID 1, whom the kernel shields from the namespace's signals, is the worker itself."""
+    assert await probe(shared_sandbox, FIRST_PROCESS) == "/usr/bin/python3.13"
+
+
+async def test_the_worker_is_the_first_process_control() -> None:
+    """With the engine's own first process the worker is another, and nobody shields it."""
+    assert await told_in_another(FIRST_PROCESS, weakening=FOREIGN_INIT) != "/usr/bin/python3.13"
+
+
+async def test_memory_pressure_ends_sandboxes_before_the_host(shared_sandbox: Sandbox) -> None:
+    """A host short of memory takes a sandbox, of it the cell first, and swaps none of it out."""
+    told = await probe(shared_sandbox, PRESSURE)
+
+    assert told["score"] == ["500"]
+    assert told["own score"] == ["1000"]
+    assert told["swappiness"] in (["0"], None)  # version 2 has no such knob: swap.max is 0
+    assert told["killing"] is None or told["killing"][:2] == ["oom_kill_disable", "0"]
+
+
+async def test_memory_pressure_control() -> None:
+    """Where nothing is asked for, a sandbox is worth as much as any process of the host."""
+    told = await told_in_another(PRESSURE, limits=LIMITS, weakening=NOTHING_ABOUT_MEMORY_PRESSURE)
+
+    assert told["score"] == ["0"]
+
+
+async def test_processes_of_the_host_control() -> None:
+    """With the host's processes in sight the first one is another."""
+    assert await told_in_another(FIRST_PROCESS, weakening=HOST_PROCESSES) != "/usr/bin/python3.13"
