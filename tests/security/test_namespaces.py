@@ -1,4 +1,4 @@
-"""A cell that looks at what it shares with the host: names, devices, a terminal, the kernel's lists.
+"""A cell that looks at what it shares with the host: names, devices, a terminal.
 
 The list of what a tidy jail shows is sunwalker-box's, as far as it holds for a container.
 """
@@ -57,19 +57,22 @@ tell({
 """
 
 
+def namespace_of_host(kind: str) -> str:
+    return str(Path(f"/proc/self/ns/{kind}").readlink())
+
+
 async def test_every_namespace_is_the_sandboxs_own(shared_sandbox: Sandbox) -> None:
     """A cell shares none of the six with the host, so nothing that is named in them."""
     told = await probe(shared_sandbox, NAMESPACES)
 
-    own = {kind: Path(f"/proc/self/ns/{kind}").readlink().name for kind in KINDS}
-    assert [kind for kind in KINDS if told[kind] == own[kind]] == []
+    assert [kind for kind in KINDS if told[kind] == namespace_of_host(kind)] == []
 
 
 async def test_every_namespace_control() -> None:
     """Where the host's were asked for, the same links are the host's."""
     told = await told_in_another(NAMESPACES, weakening=HOST_NAMES)
 
-    shared = {kind for kind in KINDS if told[kind] == os.readlink(f"/proc/self/ns/{kind}")}
+    shared = {kind for kind in KINDS if told[kind] == namespace_of_host(kind)}
     assert shared == {"cgroup", "ipc", "uts"}
 
 
