@@ -13,7 +13,8 @@ from types import CodeType
 from typing import Final, Literal, NoReturn
 
 from sandbox_image.repl.language_builtins import LanguagePolicy, PolicyError, builtins_for
-from sandbox_image.repl.language_policy import GuardedPolicy, Refusal
+from sandbox_image.repl.language_policy import GuardedPolicy
+from sandbox_image.repl.language_refusals import FoundRefusal
 from sandbox_image.repl.language_syntax import (
     clipped,
     explain_syntax_error,
@@ -126,12 +127,12 @@ def _reject(message: str) -> NoReturn:
     raise CellRejectedError(type_name="SyntaxError", message=message) from None
 
 
-def _explain_refusals(refusals: Sequence[Refusal], source: str) -> str:
+def _explain_refusals(refusals: Sequence[FoundRefusal], source: str) -> str:
     # The same mistake twice in a line is told once.
-    told = list(dict.fromkeys((refusal.line, refusal.reason) for refusal in refusals))
+    told = list(dict.fromkeys((found.line, str(found.refusal)) for found in refusals))
     parts = [
-        f"line {line}: {reason}\n    {clipped(line_of(source, line))}"
-        for line, reason in told[:_REFUSALS_SHOWN]
+        f"line {line}: {sentence}\n    {clipped(line_of(source, line))}"
+        for line, sentence in told[:_REFUSALS_SHOWN]
     ]
     if len(told) > _REFUSALS_SHOWN:
         parts.append(f"and {len(told) - _REFUSALS_SHOWN} more")

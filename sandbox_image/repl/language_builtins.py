@@ -12,11 +12,13 @@ from typing import Final, Literal, NoReturn, TypeAlias
 
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES
 
-from sandbox_image.repl.language_imports import why_member_is_refused, why_module_is_refused
+from sandbox_image.repl.language_imports import advice_against_member, advice_against_module
+from sandbox_image.repl.language_refusals import Advice, Refusal, Rule
 
 #: `guarded` holds a cell to the policy; `open` is plain Python. The container is the wall of both.
 LanguagePolicy: TypeAlias = Literal["guarded", "open"]
 
+_INTO_THE_INTERPRETER = "it leads into the interpreter"
 _FRAMES = "traceback.format_exc() says where an error came from"
 _CLASSES = "ask isinstance(...), issubclass(...) or type(x).__name__"
 _FUNCTIONS = "inspect.signature(...) and inspect.getsource(...) describe a function"
@@ -24,36 +26,93 @@ _STATE = "use your own names, or globals()"
 
 #: Attributes that lead from a value into the interpreter. `INSPECT_ATTRIBUTES` is the list that
 #: RestrictedPython keeps up since CVE-2023-37271; the rest are the steps of known gadgets.
-REFUSED_ATTRIBUTES: Final[dict[str, str]] = (
-    dict.fromkeys(INSPECT_ATTRIBUTES, _FRAMES)
-    | dict.fromkeys(("__subclasses__", "__bases__", "__base__", "__mro__"), _CLASSES)
-    | dict.fromkeys(("__code__", "__closure__"), _FUNCTIONS)
-    | dict.fromkeys(
-        ("__globals__", "__builtins__", "__loader__", "__spec__", "__self__"),
-        _STATE,
+REFUSED_ATTRIBUTES: Final[dict[str, Advice]] = {
+    name: Advice(_INTO_THE_INTERPRETER, instead)
+    for instead, names in (
+        (_FRAMES, sorted(INSPECT_ATTRIBUTES)),
+        (_CLASSES, ["__subclasses__", "__bases__", "__base__", "__mro__"]),
+        (_FUNCTIONS, ["__code__", "__closure__"]),
+        (_STATE, ["__globals__", "__builtins__", "__loader__", "__spec__", "__self__"]),
+        ("use copy.deepcopy(x) or json.dumps(x)", ["__reduce__", "__reduce_ex__"]),
     )
-    | dict.fromkeys(("__reduce__", "__reduce_ex__"), "use copy.deepcopy(x) or json.dumps(x)")
+    for name in names
+}
+
+#: Names that a cell finds and that lead into the interpreter.
+REFUSED_NAMES: Final[dict[str, Advice]] = dict.fromkeys(
+    ("__builtins__", "__loader__", "__spec__"), Advice(_INTO_THE_INTERPRETER, _STATE)
+)
+
+_NOBODY = "nobody is there"
+_ENDS = Advice(
+    "a cell ends by itself after its last line",
+    "FINAL(answer) ends the run; `return` leaves a function",
 )
 
 #: Builtins that cannot work in a cell, or that a cell has a better way for.
-REFUSED_BUILTINS: Final[dict[str, str]] = {
-    "exec": "write the statements in the cell, or define a function and call it",
-    "eval": "ast.literal_eval(text) or json.loads(text) reads data; call functions by name",
-    "compile": "write the code in the cell; for patterns there is re.compile(...)",
-    "input": "nobody is there to answer; use llm_query(prompt), or read `context`",
-    "breakpoint": "nobody is there to debug; print(...) what you want to see",
-    "exit": "FINAL(answer) ends the run; a cell ends by itself after its last line",
-    "quit": "FINAL(answer) ends the run; a cell ends by itself after its last line",
-    "help": "print(obj.__doc__) or dir(obj) tells what an object is",
+REFUSED_BUILTINS: Final[dict[str, Advice]] = {
+    "exec": Advice("", "write the statements in the cell, or define a function and call it"),
+    "eval": Advice(
+        "", "ast.literal_eval(text) or json.loads(text) reads data; call functions by name"
+    ),
+    "compile": Advice("", "write the code in the cell; for patterns there is re.compile(...)"),
+    "input": Advice(f"{_NOBODY} to answer", "use llm_query(prompt), or read `context`"),
+    "breakpoint": Advice(f"{_NOBODY} to debug", "print(...) what you want to see"),
+    "exit": _ENDS,
+    "quit": _ENDS,
+    "help": Advice("", "print(obj.__doc__) or dir(obj) tells what an object is"),
 }
 
 
+def refusal_of_module(name: str) -> Refusal | None:
+    """Returns what is said of importing a module, or None where it may be imported."""
+    advice = advice_against_module(name)
+    return advice and Refusal(Rule.MODULE, f"`import {name}`", advice)
+
+
+def refusal_of_member(module: str, member: str) -> Refusal | None:
+    """Returns what is said of a member of a module, or None where it may be used."""
+    advice = advice_against_member(module, member)
+    return advice and Refusal(Rule.MEMBER, f"`{module}.{member}`", advice)
+
+
+def refusal_of_attribute(name: str) -> Refusal | None:
+    """Returns what is said of an attribute that is written out, or None where it may be used."""
+    advice = REFUSED_ATTRIBUTES.get(name)
+    return advice and Refusal(Rule.ATTRIBUTE, f"`.{name}`", advice)
+
+
+def refusal_of_attribute_name(name: str) -> Refusal | None:
+    """Returns what is said of a text that names an attribute, or None where it may be used."""
+    advice = REFUSED_ATTRIBUTES.get(name)
+    return advice and Refusal(Rule.ATTRIBUTE_NAME, f"'{name}'", advice)
+
+
+def refusal_of_builtin(name: str) -> Refusal:
+    """Returns what is said of calling one of `REFUSED_BUILTINS`."""
+    return Refusal(Rule.BUILTIN, f"`{name}(...)`", REFUSED_BUILTINS[name])
+
+
 class PolicyError(Exception):
-    """Raised inside a running cell by what could not be judged before it ran."""
+    """Raised inside a running cell by what could not be judged before it ran.
+
+    Attributes:
+        refusal: What is refused and what to write instead.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        """Says it."""
+        super().__init__(str(refusal))
+        self.refusal = refusal
 
 
 class ImportRefusedError(PolicyError, ModuleNotFoundError):
     """An import refused at run time; `except ImportError` catches it, as programs expect."""
+
+    def __init__(self, refusal: Refusal, *, name: str | None = None) -> None:
+        """Says it; `name` is the module's, as on any error of an import."""
+        super().__init__(refusal)
+        self.name = name
 
 
 def builtins_for(policy: LanguagePolicy) -> dict[str, object]:
@@ -67,7 +126,7 @@ def builtins_for(policy: LanguagePolicy) -> dict[str, object]:
         return vars(builtins)
     names: dict[str, object] = dict(vars(builtins))
     del names["__loader__"], names["__spec__"]
-    names.update((name, _RefusedBuiltin(name, advice)) for name, advice in REFUSED_BUILTINS.items())
+    names.update((name, _RefusedBuiltin(name)) for name in REFUSED_BUILTINS)
     names.update(
         {
             "__import__": _import,
@@ -83,14 +142,14 @@ def builtins_for(policy: LanguagePolicy) -> dict[str, object]:
 class _RefusedBuiltin:
     """Stands where a builtin was, so that its name tells what to do instead."""
 
-    def __init__(self, name: str, advice: str) -> None:
-        self._message = f"`{name}(...)`: {advice}"
+    def __init__(self, name: str) -> None:
+        self._refusal = refusal_of_builtin(name)
 
     def __call__(self, *_args: object, **_kwargs: object) -> NoReturn:
-        raise PolicyError(self._message)
+        raise PolicyError(self._refusal)
 
     def __repr__(self) -> str:
-        return f"<refused: {self._message}>"
+        return f"<refused: {self._refusal}>"
 
 
 def _import(
@@ -104,12 +163,11 @@ def _import(
     # modules do: PyImport_Import() takes `__import__` from the calling frame, so a cell that calls
     # datetime.strptime() asks for `_strptime`. It passes a list; a statement passes a tuple.
     if not isinstance(fromlist, list):
-        advice = why_module_is_refused(name)
+        refusal = refusal_of_module(name)
         for member in fromlist or ():
-            advice = advice or why_member_is_refused(name, member)
-        if advice is not None:
-            message = f"`import {name}`: {advice}"
-            raise ImportRefusedError(message, name=name)
+            refusal = refusal or refusal_of_member(name, member)
+        if refusal is not None:
+            raise ImportRefusedError(refusal, name=name)
     return __import__(name, globals, locals, fromlist or (), level)
 
 
@@ -119,9 +177,8 @@ def _judged_name(name: object) -> str:
         raise TypeError(message)
     # A subclass of str may lie when it is compared, so it is judged and used as a plain copy.
     plain = str.__str__(name)
-    if advice := REFUSED_ATTRIBUTES.get(plain):
-        message = f"'{plain}' leads into the interpreter; {advice}"
-        raise PolicyError(message)
+    if refusal := refusal_of_attribute_name(plain):
+        raise PolicyError(refusal)
     return plain
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import difflib
 import sys
+from typing import Final
+
+from sandbox_image.repl.language_refusals import Advice
 
 
 def _words(text: str) -> list[str]:
@@ -15,44 +18,53 @@ def _words(text: str) -> list[str]:
 
 
 #: Of the standard library, what helps to read, cut, count, compare and keep text and data. A
-#: submodule follows its parent unless `_REFUSED_MODULES` names it. `os`, `shutil` and `sys` are
+#: submodule follows its parent unless `REFUSED_MODULES` names it. `os`, `shutil` and `sys` are
 #: here because models write them without thought and the container is the wall: a facade that
 #: has half of `os` would refuse honest programs and stop nobody.
-ALLOWED_MODULES = frozenset(
+ALLOWED_MODULES: Final = frozenset(
     _words("""
     __future__ abc array ast asyncio base64 binascii bisect bz2 calendar cmath codecs collections
     colorsys concurrent configparser contextlib contextvars copy csv dataclasses datetime decimal
-    difflib email enum errno fnmatch fractions functools glob graphlib gzip hashlib heapq hmac html
-    http inspect io ipaddress itertools json keyword linecache locale logging lzma math mimetypes
-    numbers operator os pathlib plistlib posixpath pprint queue quopri random re reprlib sched
-    secrets shlex shutil sqlite3 stat statistics string stringprep struct sys tarfile tempfile
+    difflib email enum errno fnmatch fractions functools gc glob graphlib gzip hashlib heapq hmac
+    html http inspect io ipaddress itertools json keyword linecache locale logging lzma math
+    mimetypes numbers operator os pathlib plistlib posixpath pprint queue quopri random re reprlib
+    sched secrets shlex shutil sqlite3 stat statistics string stringprep struct sys tarfile tempfile
     textwrap threading time timeit token tokenize tomllib traceback types typing unicodedata urllib
     uuid warnings weakref xml zipfile zlib zoneinfo
     """)
 )
 
-_NO_NETWORK = "there is no network here; ask llm_query(prompt), or read `context`"
-_NO_PROGRAMS = "there is no shell and no other program here; do it in Python"
-_TABLES = (
-    "it is not installed; read tables with csv or json, count with collections.Counter, "
-    "average with statistics, join with sqlite3 (':memory:')"
+_NOT_INSTALLED = "it is not installed"
+_NO_NETWORK = Advice("there is no network here", "ask llm_query(prompt), or read `context`")
+_NO_PROGRAMS = Advice("there is no shell and no other program here", "do it in Python")
+_TABLES = Advice(
+    _NOT_INSTALLED,
+    "read tables with csv or json, count with collections.Counter, "
+    "average with statistics, join with sqlite3 (':memory:')",
 )
-_ASK = "it is not installed; llm_query(prompt) is how a cell asks a model"
-_TEXT = "it is not installed; split text with re and str methods, or ask llm_query(prompt)"
-_LEARN = "it is not installed; use math, statistics and random, or ask llm_query(prompt)"
-_NO_DISPLAY = "there is no display and no terminal here; print(...) what you want to see"
-_PICKLE = "pickled data runs code when loaded; use json.dumps and json.loads"
-_BOUND = "the names of this REPL are bound already; use them without an import"
-_PROCESSES = (
-    "processes of your own gain nothing on one CPU; use "
-    "concurrent.futures.ThreadPoolExecutor, or llm_query_batched(prompts) for many queries"
+_ASK = Advice(_NOT_INSTALLED, "llm_query(prompt) is how a cell asks a model")
+_TEXT = Advice(_NOT_INSTALLED, "split text with re and str methods, or ask llm_query(prompt)")
+_LEARN = Advice(_NOT_INSTALLED, "use math, statistics and random, or ask llm_query(prompt)")
+_NO_DISPLAY = Advice("there is no display and no terminal here", "print(...) what you want to see")
+_PICKLE = Advice("pickled data runs code when loaded", "use json.dumps and json.loads")
+_BOUND = Advice("the names of this REPL are bound already", "use them without an import")
+_PROCESSES = Advice(
+    "processes of your own gain nothing on one CPU",
+    "use concurrent.futures.ThreadPoolExecutor, or llm_query_batched(prompts) for many queries",
 )
-_LIMITS = "the host sets the limits of this sandbox, a cell cannot; use less time or memory"
-_LOADING = "modules are loaded with a plain `import name` only"
-_DEBUG = "nobody is there to debug; print(...) what you want to see"
-_NO_ARGUMENTS = "a cell has no command line; set the values as variables"
+_LIMITS = Advice(
+    "the host sets the limits of this sandbox, a cell cannot", "use less time or memory"
+)
+_LOADING = Advice("modules are loaded one way only", "write a plain `import name`")
+_BUILTINS = Advice(
+    "the builtin functions are bound already",
+    "use them by name; `del name` gives back one that a variable of yours hides",
+)
+_DEBUG = Advice("nobody is there to debug", "print(...) what you want to see")
+_NO_ARGUMENTS = Advice("a cell has no command line", "set the values as variables")
+_FRAMES = Advice("", "traceback.format_exc() says where an error came from")
 
-_REFUSED_MODULES: dict[str, str] = {
+REFUSED_MODULES: Final[dict[str, Advice]] = {
     name: advice
     for advice, names in {
         _NO_NETWORK: """
@@ -71,35 +83,37 @@ _REFUSED_MODULES: dict[str, str] = {
         _BOUND: "context llm_query llm_query_batched rlm repl answer FINAL",
         _PROCESSES: "multiprocessing concurrent.futures.process",
         _LIMITS: "resource signal",
-        _LOADING: "importlib imp runpy pkgutil zipimport site builtins pip setuptools",
+        _LOADING: "importlib imp runpy pkgutil zipimport site pip setuptools",
+        _BUILTINS: "builtins",
         _DEBUG: "pdb bdb code codeop faulthandler trace tracemalloc",
         _NO_ARGUMENTS: "argparse optparse getopt",
-        "use assert": "unittest doctest pytest",
-        "measure with time.perf_counter()": "cProfile profile pstats",
-        "`del` a name and its memory is free; no collection is needed": "gc",
-        "write it in Python": "ctypes cffi numba",
-        "`context` is in memory already; for files use open(...)": "mmap",
-        "print(...) before the cell ends, nothing runs after it": "atexit",
-        "use sys.version and sys.platform": "platform sysconfig",
-        "it is not installed; use `re`": "regex re2",
-        "it is not installed; use json": "ujson orjson simplejson demjson3 json5",
-        "it is not installed; parse with re, or use json or tomllib": "yaml ruamel toml",
-        "it is not installed; use html.parser or re": "bs4 lxml html5lib markdownify",
-        "it is not installed; use datetime and zoneinfo": "dateutil pytz pendulum arrow",
-        "it is not installed; use difflib": "rapidfuzz fuzzywuzzy thefuzz Levenshtein jellyfish",
-        "it is not installed; len(text) // 4 is near enough": "tiktoken",
-        "it is not installed; print(...) a line now and then": "tqdm",
-        "it is not installed; align with f-strings: f'{name:<20}'": "tabulate prettytable",
-        "it is not installed; use dataclasses": "pydantic attr attrs",
-        "it is not installed; use typing": "typing_extensions",
-        "it is not installed; use itertools": "more_itertools toolz",
-        "`context` is text already": "PyPDF2 pypdf pdfplumber fitz docx",
+        Advice("", "use assert"): "unittest doctest pytest",
+        Advice("", "measure with time.perf_counter()"): "cProfile profile pstats",
+        Advice("", "write it in Python"): "ctypes cffi numba",
+        Advice("`context` is in memory already", "for files use open(...)"): "mmap",
+        Advice("nothing runs after the cell", "print(...) before it ends"): "atexit",
+        Advice("", "use sys.version and sys.platform"): "platform sysconfig",
+        Advice(_NOT_INSTALLED, "use `re`"): "regex re2",
+        Advice(_NOT_INSTALLED, "use json"): "ujson orjson simplejson demjson3 json5",
+        Advice(_NOT_INSTALLED, "parse with re, or use json or tomllib"): "yaml ruamel toml",
+        Advice(_NOT_INSTALLED, "use html.parser or re"): "bs4 lxml html5lib markdownify",
+        Advice(_NOT_INSTALLED, "use datetime and zoneinfo"): "dateutil pytz pendulum arrow",
+        Advice(_NOT_INSTALLED, "use difflib"): "rapidfuzz fuzzywuzzy thefuzz Levenshtein jellyfish",
+        Advice(_NOT_INSTALLED, "len(text) // 4 is near enough"): "tiktoken",
+        Advice(_NOT_INSTALLED, "print(...) a line now and then"): "tqdm",
+        Advice(_NOT_INSTALLED, "align with f-strings: f'{name:<20}'"): "tabulate prettytable",
+        Advice(_NOT_INSTALLED, "use dataclasses"): "pydantic attr attrs",
+        Advice(_NOT_INSTALLED, "use typing"): "typing_extensions",
+        Advice(_NOT_INSTALLED, "use itertools"): "more_itertools toolz",
+        Advice(
+            "it is not installed and `context` is text already", "work on `context`"
+        ): "PyPDF2 pypdf pdfplumber fitz docx",
     }.items()
     for name in names.split()
 }
 
 #: Members of allowed modules that cannot work here or lead into the interpreter.
-_REFUSED_MEMBERS: dict[str, dict[str, str]] = {
+REFUSED_MEMBERS: Final[dict[str, dict[str, Advice]]] = {
     "os": dict.fromkeys(
         _words("""
             system popen execl execle execlp execlpe execv execve execvp execvpe posix_spawn
@@ -108,32 +122,36 @@ _REFUSED_MEMBERS: dict[str, dict[str, str]] = {
         _NO_PROGRAMS,
     ),
     "sys": {
-        "modules": "import what you need; globals() has your own names",
+        "modules": Advice("", "import what you need; globals() has your own names"),
         "settrace": _DEBUG,
-        "setprofile": "measure with time.perf_counter()",
+        "setprofile": Advice("", "measure with time.perf_counter()"),
     }
     | dict.fromkeys(
         ("_getframe", "_current_frames", "_current_exceptions", "_getframemodulename"),
-        "traceback.format_exc() says where an error came from",
+        _FRAMES,
     ),
     "inspect": dict.fromkeys(
         ("currentframe", "stack", "trace", "getouterframes", "getinnerframes", "getclosurevars"),
-        "traceback.format_exc() says where an error came from",
+        _FRAMES,
     ),
     "asyncio": dict.fromkeys(("create_subprocess_exec", "create_subprocess_shell"), _NO_PROGRAMS)
     | dict.fromkeys(("open_connection", "start_server"), _NO_NETWORK),
+    "gc": dict.fromkeys(
+        ("get_objects", "get_referents", "get_referrers"),
+        Advice("it leads into the interpreter", "keep what you need in variables"),
+    ),
     "concurrent.futures": {"ProcessPoolExecutor": _PROCESSES},
 }
 
-#: Every name in `_REFUSED_MEMBERS`, and the last part of every refused submodule: what a check of
+#: Every name in `REFUSED_MEMBERS`, and the last part of every refused submodule: what a check of
 #: an attribute has to look at before it asks what the object is.
-SUSPECT_MEMBERS = frozenset(
-    [member for members in _REFUSED_MEMBERS.values() for member in members]
-    + [name.rpartition(".")[2] for name in _REFUSED_MODULES if "." in name]
+SUSPECT_MEMBERS: Final = frozenset(
+    [member for members in REFUSED_MEMBERS.values() for member in members]
+    + [name.rpartition(".")[2] for name in REFUSED_MODULES if "." in name]
 )
 
 
-def why_module_is_refused(name: str) -> str | None:
+def advice_against_module(name: str) -> Advice | None:
     """Says what to write instead of importing `name`, or None where it may be imported.
 
     Args:
@@ -141,25 +159,27 @@ def why_module_is_refused(name: str) -> str | None:
     """
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
-        if advice := _REFUSED_MODULES.get(".".join(parts[:length])):
+        if advice := REFUSED_MODULES.get(".".join(parts[:length])):
             return advice
     top = parts[0]
     if top in ALLOWED_MODULES:
         return None
-    similar = difflib.get_close_matches(top, ALLOWED_MODULES, n=1, cutoff=0.8)
-    hint = f"; did you mean `{similar[0]}`?" if similar else ""
     if top in sys.stdlib_module_names:
-        return f"it is not among the modules for cells, such as re, json, collections, csv{hint}"
-    return f"it is not installed; cells have the standard library (re, json, csv, ...){hint}"
+        why, instead = "it is not among the modules for cells", "use re, json, collections, csv …"
+    else:
+        why, instead = _NOT_INSTALLED, "use the standard library: re, json, collections, csv …"
+    if similar := difflib.get_close_matches(top, ALLOWED_MODULES, n=1, cutoff=0.8):
+        instead = f"did you mean `{similar[0]}`? If not, {instead}"
+    return Advice(why, instead)
 
 
-def why_member_is_refused(module: str, member: str) -> str | None:
+def advice_against_member(module: str, member: str) -> Advice | None:
     """Says what to write instead of `module.member`, or None where it may be used.
 
     Args:
         module: Dotted name of a module, or any other name: nothing is refused then.
         member: What is read from it or imported from it; also a submodule.
     """
-    if advice := _REFUSED_MEMBERS.get(module, {}).get(member):
+    if advice := REFUSED_MEMBERS.get(module, {}).get(member):
         return advice
-    return _REFUSED_MODULES.get(f"{module}.{member}")
+    return REFUSED_MODULES.get(f"{module}.{member}")

@@ -11,33 +11,34 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Container, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from RestrictedPython.transformer import RestrictingNodeTransformer
 
-from sandbox_image.repl.language_builtins import REFUSED_ATTRIBUTES, REFUSED_BUILTINS
-from sandbox_image.repl.language_imports import (
-    SUSPECT_MEMBERS,
-    why_member_is_refused,
-    why_module_is_refused,
+from sandbox_image.repl.language_builtins import (
+    REFUSED_BUILTINS,
+    REFUSED_NAMES,
+    refusal_of_attribute,
+    refusal_of_attribute_name,
+    refusal_of_builtin,
+    refusal_of_member,
+    refusal_of_module,
 )
+from sandbox_image.repl.language_imports import SUSPECT_MEMBERS
+from sandbox_image.repl.language_refusals import Advice, FoundRefusal, Refusal, Rule
 
-
-class Refusal(NamedTuple):
-    """One thing a cell may not use; sorts by its place in the text.
-
-    Attributes:
-        line: Line in the cell, from 1.
-        column: Column in that line, from 0, in UTF-8 bytes as `ast` counts.
-        reason: What is refused and what to write instead.
-    """
-
-    line: int
-    column: int
-    reason: str
-
-
-_REFUSED_NAMES = frozenset({"__builtins__", "__loader__", "__spec__"})
+_RELATIVE_IMPORT = Refusal(
+    Rule.RELATIVE_IMPORT,
+    "a relative import",
+    Advice("a cell is in no package", "import by full name"),
+)
+# CVE-2025-22153: CPython before 3.13.2 trusts what a group's own split() returns to `except*`, and
+# mistakes any object for a pair. derive() is what subclasses override.
+_GROUP_SPLIT = Refusal(
+    Rule.GROUP_SPLIT,
+    "split() of an exception group",
+    Advice("`except*` calls it", "override derive() instead"),
+)
 
 # What takes an attribute's name as text: a literal one is judged as if it were written out.
 _ATTRIBUTE_CALLS = frozenset(
@@ -86,7 +87,7 @@ class GuardedPolicy(RestrictingNodeTransformer):
         """Starts with the names that earlier cells have bound."""
         super().__init__()
         self._known_names = known_names
-        self._refusals: list[Refusal] = []
+        self._refusals: list[FoundRefusal] = []
         self._pending: list[ast.AST] = []
         self._bound: set[str] = set()
         self._modules: dict[str, str] = {}
@@ -94,7 +95,7 @@ class GuardedPolicy(RestrictingNodeTransformer):
         self._suspect_members: list[ast.Attribute] = []
         self._imports_with_fallback: set[ast.AST] = set()
 
-    def refusals_in(self, tree: ast.Module) -> list[Refusal]:
+    def refusals_in(self, tree: ast.Module) -> list[FoundRefusal]:
         """Returns what `tree` may not use, in the order of the text; the tree stays as it is."""
         # A list of what is left to visit, not recursion: a chain of 1,500 `elif` or `+` is within
         # what the compiler takes and would exceed Python's own recursion limit here.
@@ -130,17 +131,19 @@ class GuardedPolicy(RestrictingNodeTransformer):
 
     def not_allowed(self, node: ast.AST) -> None:
         """Refuses a kind of statement or expression as a whole."""
-        kind = type(node).__name__
-        self._refuse(node, f"{kind}: this syntax is newer than the policy; write it plainly")
+        self.error(node, type(node).__name__)
 
     def error(self, node: ast.AST, info: str) -> None:
         """Takes what an inherited visitor has found."""
-        self._refuse(node, info)
+        advice = Advice("this syntax is newer than the policy", "write it plainly")
+        self._refuse(node, Refusal(Rule.SYNTAX, info, advice))
 
-    def _refuse(self, node: ast.AST, reason: str) -> None:
-        line = getattr(node, "lineno", 1)
-        column = getattr(node, "col_offset", 0)
-        self._refusals.append(Refusal(line=line, column=column, reason=reason))
+    def _refuse(self, node: ast.AST, refusal: Refusal | None) -> bool:
+        if refusal is not None:
+            line = getattr(node, "lineno", 1)
+            column = getattr(node, "col_offset", 0)
+            self._refusals.append(FoundRefusal(line=line, column=column, refusal=refusal))
+        return refusal is not None
 
     def _leaf(self, node: ast.AST) -> None:
         """Leaves a node that holds nothing to judge."""
@@ -148,8 +151,8 @@ class GuardedPolicy(RestrictingNodeTransformer):
     def _name(self, node: ast.Name) -> None:
         if not isinstance(node.ctx, ast.Load):
             self._bound.add(node.id)
-        if node.id in _REFUSED_NAMES:
-            self._refuse(node, f"`{node.id}` leads into the interpreter; use your own names")
+        if advice := REFUSED_NAMES.get(node.id):
+            self._refuse(node, Refusal(Rule.NAME, f"`{node.id}`", advice))
 
     def _binds_its_name(self, node: Any) -> None:  # noqa: ANN401 - many nodes with a name
         if isinstance(name := node.name, str):
@@ -161,19 +164,15 @@ class GuardedPolicy(RestrictingNodeTransformer):
         self.node_contents_visit(node)
 
     def _class(self, node: ast.ClassDef) -> None:
-        # CVE-2025-22153: CPython before 3.13.2 trusts what a group's own split() returns to
-        # `except*`, and mistakes any object for a pair. derive() is what subclasses override.
         if any(_last_name(base).endswith("ExceptionGroup") for base in node.bases):
             for item in node.body:
                 if isinstance(item, ast.FunctionDef) and item.name == "split":
-                    self._refuse(item, "split() of an exception group; override derive() instead")
+                    self._refuse(item, _GROUP_SPLIT)
         self._binds_its_name(node)
 
     def _attribute(self, node: ast.Attribute) -> None:
-        advice = REFUSED_ATTRIBUTES.get(node.attr)
-        if advice is not None:
-            self._refuse(node, f"`.{node.attr}` leads into the interpreter; {advice}")
-        elif node.attr in SUSPECT_MEMBERS:
+        is_refused = self._refuse(node, refusal_of_attribute(node.attr))
+        if not is_refused and node.attr in SUSPECT_MEMBERS:
             self._suspect_members.append(node)
         self._pending.append(node.value)
 
@@ -186,7 +185,7 @@ class GuardedPolicy(RestrictingNodeTransformer):
                 self._called_builtins.append(callee)
             elif name == "__import__":
                 for text in _constant_texts(node.args[:1]):
-                    self._judge_module(node, text)
+                    self._refuse(node, refusal_of_module(text))
         if name in _ATTRIBUTE_CALLS:
             for text in _constant_texts(node.args):
                 self._judge_attribute_names(node, text.split("."))
@@ -197,8 +196,7 @@ class GuardedPolicy(RestrictingNodeTransformer):
 
     def _judge_attribute_names(self, node: ast.AST, names: list[str]) -> None:
         for name in names:
-            if advice := REFUSED_ATTRIBUTES.get(name):
-                self._refuse(node, f"'{name}' leads into the interpreter; {advice}")
+            self._refuse(node, refusal_of_attribute_name(name))
 
     def _try(self, node: ast.Try) -> None:
         if any(_catches_import_error(handler) for handler in node.handlers):
@@ -212,33 +210,26 @@ class GuardedPolicy(RestrictingNodeTransformer):
             top = alias.name.partition(".")[0]
             self._modules[alias.asname or top] = alias.name if alias.asname else top
             if node not in self._imports_with_fallback:
-                self._judge_module(node, alias.name)
+                self._refuse(node, refusal_of_module(alias.name))
 
     def _import_from(self, node: ast.ImportFrom) -> None:
         if node.level:
-            self._refuse(node, "a relative import; a cell is in no package: import by full name")
+            self._refuse(node, _RELATIVE_IMPORT)
             return
         module = node.module or ""
         for alias in node.names:
             self._modules[alias.asname or alias.name] = f"{module}.{alias.name}"
-        if node in self._imports_with_fallback or self._judge_module(node, module):
+        if node in self._imports_with_fallback or self._refuse(node, refusal_of_module(module)):
             return
         for alias in node.names:
-            if advice := why_member_is_refused(module, alias.name):
-                self._refuse(node, f"`{alias.name}` from `{module}`: {advice}")
+            self._refuse(node, refusal_of_member(module, alias.name))
             self._judge_attribute_names(node, [alias.name])
-
-    def _judge_module(self, node: ast.AST, module: str) -> bool:
-        advice = why_module_is_refused(module)
-        if advice is not None:
-            self._refuse(node, f"`import {module}`: {advice}")
-        return advice is not None
 
     def _judge_called_builtins(self) -> None:
         for name in self._called_builtins:
             taken = name.id in self._bound or name.id in self._modules
             if not taken and name.id not in self._known_names:
-                self._refuse(name, f"`{name.id}(...)`: {REFUSED_BUILTINS[name.id]}")
+                self._refuse(name, refusal_of_builtin(name.id))
 
     def _judge_suspect_members(self) -> None:
         for node in self._suspect_members:
@@ -248,8 +239,7 @@ class GuardedPolicy(RestrictingNodeTransformer):
             elif root in self._bound:
                 continue
             module = ".".join([root, *rest])
-            if advice := why_member_is_refused(module, node.attr):
-                self._refuse(node, f"`{module}.{node.attr}`: {advice}")
+            self._refuse(node, refusal_of_member(module, node.attr))
 
     _RULES: ClassVar[dict[type[ast.AST], Callable[[GuardedPolicy, Any], object]]] = (
         dict.fromkeys(_PLAIN, node_contents_visit)

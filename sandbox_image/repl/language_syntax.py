@@ -51,6 +51,8 @@ _HINTS = (
     ("non-printable character", "type the line again with plain spaces"),
 )
 
+_ANY_HINT = "write this statement again in plain Python 3; nothing of the cell ran"
+
 
 def explain_syntax_error(error: SyntaxError, source: str) -> str:
     """Returns what is wrong with `source`, where, and what to write instead, for the root model."""
@@ -59,7 +61,7 @@ def explain_syntax_error(error: SyntaxError, source: str) -> str:
     what = error.msg or "invalid syntax"
     shown = _with_caret(line, max((error.offset or 1) - 1, 0))
     hint = _hint(what, line)
-    return f"line {line_number}: {what}\n{shown}" + (f"\n{hint}" if hint else "")
+    return f"line {line_number}: {what}\n{shown}\n{hint}"
 
 
 def explain_unreadable_character(source: str) -> str | None:
@@ -114,7 +116,7 @@ def _hint(what: str, line: str) -> str:
         plain = sorted({_PLAIN_FOR[char] for char in line if char in _PLAIN_FOR})
         instead = " ".join(plain) or "a plain ASCII character"
         return f"write {instead} instead, and other letters only inside strings"
-    return next((hint for part, hint in _HINTS if part in what), "")
+    return next((hint for part, hint in _HINTS if part in what), _ANY_HINT)
 
 
 def _is_prose(line: str) -> bool:
