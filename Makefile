@@ -12,7 +12,7 @@ LOCAL_STAMP := $(VENV)/.installed-local-model
 SOURCES := $(shell git ls-files orchestrator sandbox_image proto docker 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-unit test-local-model local-model lock wire threat-model clean
+.PHONY: help setup demo test check test-unit test-local-model local-model lock wire mutants threat-model clean
 
 help: ## Says what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -53,6 +53,9 @@ lock: ## Pins every package again, with hashes
 
 wire: $(STAMP) ## Generates the wire code from the contract
 	PYTHON=$(CURDIR)/$(BIN)/python ./proto/generate.sh
+
+mutants: setup ## Takes each hardening flag out once, and says which test misses it
+	@cd tests && ../$(BIN)/python -m support.mutation_run
 
 threat-model: $(STAMP) ## Writes the generated half of docs/threat-model.md
 	@cd tests && ../$(BIN)/python -m support.threat_model
