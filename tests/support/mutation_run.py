@@ -24,11 +24,12 @@ import pytest
 from support.docker_sandboxes import engine_and_image
 from support.mutants import MUTANTS, Config, Mutant
 
-from orchestrator.sandbox import docker_backend
+from orchestrator.sandbox.spec import container_config
 
 _SECURITY = Path(__file__).parents[1] / "security"
 _OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "-rfE")
 _AT_ONCE = 2
+_USED_BY_THE_PRODUCT = "orchestrator.sandbox.docker_backend.container_config"
 _TAIL_CHARS = 2_000
 
 
@@ -89,14 +90,13 @@ def _start(mutant: Mutant, output: Path) -> int:
 
 def _test(mutant: Mutant) -> int:
     """Runs the killers with the one definition of a sandbox changed."""
-    define = docker_backend.container_config
 
     def define_mutant(*arguments: object, **keywords: object) -> Config:
-        config = define(*arguments, **keywords)  # type: ignore[arg-type]  # handed through
+        config = container_config(*arguments, **keywords)  # type: ignore[arg-type]  # handed through
         mutant.change(config)
         return config
 
-    with patch.object(docker_backend, "container_config", define_mutant):
+    with patch(_USED_BY_THE_PRODUCT, define_mutant):
         return pytest.main([*_OPTIONS, *(str(_SECURITY / name) for name in mutant.killers)])
 
 
