@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _IFF_UP = 0x1  # linux/if.h
+_PLACE_FIELD = 4  # of a line of mountinfo, proc_pid_mountinfo(5)
+_OPTIONS_FIELD = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +45,27 @@ def find_walls() -> FoundWalls:
         uid=os.getuid(),
         gid=os.getgid(),
         supplementary_gids=tuple(sorted(set(os.getgroups()) - {os.getgid()}))[:64],
-        is_root_read_only=bool(os.statvfs("/").f_flag & os.ST_RDONLY),
+        is_root_read_only=mounted_read_only("/", Path("/proc/self/mountinfo").read_bytes()),
         kernel_release=platform.release()[:200],
     )
+
+
+def mounted_read_only(place: str, mountinfo: bytes) -> bool:
+    """Says whether what is mounted at `place` is mounted read-only.
+
+    Not statvfs(3): gVisor's answer has no flags, whatever the mount is. Not an attempt to write:
+    gVisor looks at the owner of a directory first, and its answer would be about that.
+
+    Args:
+        place: Where it is mounted; of several mounts at one place the last one counts.
+        mountinfo: The contents of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+    """
+    is_read_only = False
+    for line in mountinfo.splitlines():
+        fields = line.split()
+        if len(fields) > _OPTIONS_FIELD and fields[_PLACE_FIELD] == os.fsencode(place):
+            is_read_only = b"ro" in fields[_OPTIONS_FIELD].split(b",")
+    return is_read_only
 
 
 def interfaces_up(folder: Path) -> tuple[str, ...]:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sandbox_image.walls import find_walls, interfaces_up
+import pytest
+
+from sandbox_image.walls import find_walls, interfaces_up, mounted_read_only
+
+#: As runc's and gVisor's kernels have them for a root that is read-only.
+RUNC_ROOT = "74 49 0:39 / / ro,relatime master:2 - overlay overlay rw,lowerdir=/l,workdir=/w"
+GVISOR_ROOT = "8 8 0:8 / / ro  - 9p none ro,trans=fd,rfdno=4,wfdno=4,aname=/"
+TMP = "11 8 0:11 / /tmp rw,noexec  - tmpfs none rw"
 
 
 def test_only_interfaces_that_are_up_count(tmp_path: Path) -> None:
@@ -28,3 +35,19 @@ def test_walls_of_this_process_are_read() -> None:
 
     assert "lo" in walls.network_interfaces
     assert isinstance(walls.is_root_read_only, bool)
+
+
+@pytest.mark.parametrize("root", [RUNC_ROOT, GVISOR_ROOT])
+def test_root_that_is_read_only_is_seen(root: str) -> None:
+    """Both kernels say it of the mount, whatever they say of the file system under it."""
+    assert mounted_read_only("/", f"{root}\n{TMP}\n".encode())
+
+
+@pytest.mark.parametrize("root", [RUNC_ROOT, GVISOR_ROOT])
+def test_root_that_can_be_written_is_seen(root: str) -> None:
+    """Neither another mount, nor one that a later mount hides, counts for it."""
+    writable = root.replace("/ / ro", "/ / rw")
+
+    assert not mounted_read_only("/", f"{writable}\n{TMP.replace('rw', 'ro')}\n".encode())
+    assert not mounted_read_only("/", f"{root}\n{writable}\n".encode())
+    assert not mounted_read_only("/", b"")
