@@ -177,6 +177,15 @@ def test_gvisor_keeps_the_engines_network_namespace() -> None:
     assert gvisor["HostConfig"]["Runtime"] == "runsc"
 
 
+def test_gvisor_counts_processes_itself() -> None:
+    """Its kernel holds the sandbox to the limit; the host's leaves the sentry room beyond it."""
+    gvisor = host_config_of(replace(SPEC, runtime=GVISOR))
+    count = LIMITS.process_count
+
+    assert {"Name": "nproc", "Soft": count, "Hard": count} in gvisor["Ulimits"]
+    assert gvisor["PidsLimit"] > 8 * count
+
+
 def test_config_is_pure() -> None:
     """The same description gives the same container, and no two share a mutable part."""
     first, second = config_of(), config_of()
