@@ -335,6 +335,11 @@ class Walls:
         effective_capabilities: Bit set of capability numbers (capabilities(7)); 0 is none.
         bounding_capabilities: Likewise.
         network_interfaces: Names; `lo` alone where there is no network.
+        open_calls: System calls that were to be refused, tried by the worker, and not refused.
+        repl_open_calls: The same of the REPL process, after it gave up what it can do without.
+        repl_seccomp_mode: As `seccomp_mode`, of the REPL process.
+        is_repl_inspectable: Whether a process of the same user could read the REPL process.
+        landlock_abi: Version of Landlock's interface; 0 where the kernel has none. Never promised.
     """
 
     seccomp_mode: int | None
@@ -346,6 +351,11 @@ class Walls:
     gid: int | None
     supplementary_gids: frozenset[int]
     is_root_read_only: bool | None
+    open_calls: frozenset[str] | None
+    repl_open_calls: frozenset[str] | None
+    repl_seccomp_mode: int | None
+    is_repl_inspectable: bool | None
+    landlock_abi: int | None
 
     def differences(self, found: Walls) -> tuple[str, ...]:
         """Returns one sentence for each promised wall that was not found as promised.

@@ -29,6 +29,11 @@ class FoundWalls:
     supplementary_gids: tuple[int, ...]
     is_root_read_only: bool
     kernel_release: str
+    open_calls: tuple[str, ...] | None = None
+    repl_open_calls: tuple[str, ...] | None = None
+    repl_seccomp_mode: int | None = None
+    is_repl_inspectable: bool | None = None
+    landlock_abi: int | None = None
 
 
 def find_walls() -> FoundWalls:

@@ -65,6 +65,11 @@ def hello(walls: FoundWalls, *, image_release: str) -> pb.WorkerHello:
             supplementary_gids=walls.supplementary_gids,
             is_root_read_only=walls.is_root_read_only,
             kernel_release=walls.kernel_release,
+            open_calls=_calls(walls.open_calls),
+            repl_open_calls=_calls(walls.repl_open_calls),
+            repl_seccomp_mode=walls.repl_seccomp_mode,
+            is_repl_inspectable=walls.is_repl_inspectable,
+            landlock_abi=walls.landlock_abi,
         ),
     )
 
@@ -191,6 +196,10 @@ def answers(reply: pb.LlmQueryReply) -> list[JsonObject]:
 def failed_answer(reason: str, message: str) -> JsonObject:
     """Returns what the REPL process is told of a prompt that got no answer."""
     return {"reason": reason, "message": message}
+
+
+def _calls(names: tuple[str, ...] | None) -> pb.CallNames | None:
+    return None if names is None else pb.CallNames(names=names)
 
 
 def _duration(seconds: float) -> Duration:

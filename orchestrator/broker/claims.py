@@ -34,6 +34,8 @@ _MAX_TRACEBACK_BYTES = 16 * 2**10
 _MAX_VARIABLES = 200
 _MAX_LIST_ITEMS = 64
 _MAX_INTERFACE_CHARS = 64
+_MAX_CALLS = 64
+_MAX_CALL_CHARS = 64
 _MAX_IMAGE_RELEASE_CHARS = 100
 _MAX_KERNEL_RELEASE_CHARS = 200
 _MAX_ALIAS_CHARS = 64
@@ -205,7 +207,20 @@ def _read_walls(walls: pb.Walls) -> Walls:
         gid=walls.gid if has("gid") else None,
         supplementary_gids=frozenset(walls.supplementary_gids),
         is_root_read_only=walls.is_root_read_only if has("is_root_read_only") else None,
+        open_calls=_read_calls(walls.open_calls) if has("open_calls") else None,
+        repl_open_calls=_read_calls(walls.repl_open_calls) if has("repl_open_calls") else None,
+        repl_seccomp_mode=walls.repl_seccomp_mode if has("repl_seccomp_mode") else None,
+        is_repl_inspectable=walls.is_repl_inspectable if has("is_repl_inspectable") else None,
+        landlock_abi=walls.landlock_abi if has("landlock_abi") else None,
     )
+
+
+def _read_calls(calls: pb.CallNames) -> frozenset[str]:
+    if len(calls.names) > _MAX_CALLS or any(len(name) > _MAX_CALL_CHARS for name in calls.names):
+        raise ProtocolViolationError(
+            f"walls list at most {_MAX_CALLS} calls of at most {_MAX_CALL_CHARS} characters"
+        )
+    return frozenset(calls.names)
 
 
 def _read_output(output: pb.CellOutput) -> ClaimedOutput:

@@ -206,4 +206,9 @@ def promised_walls(runtime: Runtime) -> Walls:
         gid=SANDBOX_GID,
         supplementary_gids=frozenset(),
         is_root_read_only=True,
+        open_calls=None,
+        repl_open_calls=None,
+        repl_seccomp_mode=None,
+        is_repl_inspectable=None,
+        landlock_abi=None,
     )

@@ -204,8 +204,7 @@ async def test_walls_are_found_as_promised(bench: Bench, client: DockerClient) -
         await container.wait_for_exit()
         found = printed(client, container)
         del found["kernel_release"]
-        sets = ("network_interfaces", "supplementary_gids")
-        found |= {name: frozenset(found[name]) for name in sets}
+        found |= {name: frozenset(item) for name, item in found.items() if isinstance(item, list)}
 
         assert backend.promised_walls.differences(Walls(**found)) == ()
 

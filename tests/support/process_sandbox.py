@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import psutil
 from support.broker_host import short_directory
@@ -77,10 +78,11 @@ class ProcessBackend:
     @property
     def promised_walls(self) -> Walls:
         """What a worker finds around itself: that of this process, which is nothing."""
-        found = asdict(find_walls())
+        found: dict[str, Any] = asdict(find_walls())
         del found["kernel_release"]
-        for name in ("network_interfaces", "supplementary_gids"):
-            found[name] = frozenset(found[name])
+        for name, value in found.items():
+            if isinstance(value, tuple):
+                found[name] = frozenset(value)
         return Walls(**found)
 
     async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> ProcessContainer:

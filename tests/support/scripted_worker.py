@@ -27,6 +27,11 @@ WALLS = Walls(
     gid=65534,
     supplementary_gids=frozenset(),
     is_root_read_only=True,
+    open_calls=frozenset(),
+    repl_open_calls=frozenset(),
+    repl_seccomp_mode=2,
+    is_repl_inspectable=False,
+    landlock_abi=7,
 )
 
 
@@ -42,6 +47,11 @@ def walls_found() -> pb.Walls:
         gid=65534,
         is_root_read_only=True,
         kernel_release="6.1",
+        open_calls=pb.CallNames(),
+        repl_open_calls=pb.CallNames(),
+        repl_seccomp_mode=2,
+        is_repl_inspectable=False,
+        landlock_abi=7,
     )
 
 

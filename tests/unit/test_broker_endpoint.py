@@ -135,17 +135,24 @@ async def test_missing_wall_is_refused_by_name() -> None:
         assert "eth0" in text
 
 
-async def test_wall_that_is_not_reported_counts_as_absent() -> None:
-    """A wall left unset is not as promised."""
+@pytest.mark.parametrize(
+    ("wall", "expected"),
+    [
+        ("is_root_read_only", "is_root_read_only: promised True, found None"),
+        ("open_calls", r"open_calls: promised frozenset\(\), found None"),
+    ],
+)
+async def test_wall_that_is_not_reported_counts_as_absent(wall: str, expected: str) -> None:
+    """A wall left unset is not as promised: a worker that tried no call has found none refused."""
     async with (
         listening() as endpoint,
         ScriptedWorker(endpoint.socket_directory) as worker,
     ):
         said = hello()
-        said.walls.ClearField("is_root_read_only")
+        said.walls.ClearField(wall)  # type: ignore[arg-type] # each is a field's name
         worker.attach()
         await worker.say(hello=said)
-        with pytest.raises(SandboxStartError, match="is_root_read_only: promised True, found None"):
+        with pytest.raises(SandboxStartError, match=expected):
             await endpoint.attached(timeout_s=PATIENCE_S)
 
 

@@ -60,6 +60,7 @@ results = st.builds(
     ),
     state=int32 | st.integers(0, 4),
 )
+calls = st.none() | st.builds(pb.CallNames, names=st.lists(text, max_size=70))
 messages = st.one_of(
     st.builds(pb.WorkerMessage, sequence=int64),
     st.builds(pb.WorkerMessage, sequence=int64, cell_result=results),
@@ -90,6 +91,9 @@ messages = st.one_of(
                 network_interfaces=st.lists(text, max_size=70),
                 supplementary_gids=st.lists(int32, max_size=70),
                 kernel_release=text,
+                open_calls=calls,
+                repl_open_calls=calls,
+                landlock_abi=int32,
             ),
         ),
     ),
@@ -108,6 +112,9 @@ def check_bounds(raw: bytes) -> None:
         assert len(claim.kernel_release) <= 200
         assert len(claim.walls.network_interfaces) <= 64
         assert len(claim.walls.supplementary_gids) <= 64
+        for names in (claim.walls.open_calls, claim.walls.repl_open_calls):
+            assert len(names or ()) <= 64
+            assert all(len(name) <= 64 for name in names or ())
     elif isinstance(claim, ClaimedOutput):
         assert claim.offset_bytes >= 0
         assert claim.stream in OutputStream
@@ -179,6 +186,17 @@ def test_honest_hello_is_read_as_said() -> None:
 
     assert isinstance(claim, ClaimedHello)
     assert (sequence, claim.walls) == (1, WALLS)
+
+
+@pytest.mark.parametrize("names", [["ptrace"] * 65, ["p" * 65]], ids=["many", "long"])
+def test_list_of_calls_is_bounded(names: list[str]) -> None:
+    """A worker that lists more calls than there are, or no call's name, broke the contract."""
+    said = hello()
+    said.walls.open_calls.names.extend(names)
+    message = pb.WorkerMessage(sequence=1, hello=said)
+
+    with pytest.raises(ProtocolViolationError, match="at most 64 calls of at most 64 characters"):
+        read_worker_message(message.SerializeToString(), answer_bytes=1)
 
 
 def test_unknown_outcome_reads_as_killed() -> None:

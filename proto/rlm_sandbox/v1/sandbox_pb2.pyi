@@ -358,6 +358,11 @@ class Walls(_message.Message):
     SUPPLEMENTARY_GIDS_FIELD_NUMBER: _builtins.int
     IS_ROOT_READ_ONLY_FIELD_NUMBER: _builtins.int
     KERNEL_RELEASE_FIELD_NUMBER: _builtins.int
+    OPEN_CALLS_FIELD_NUMBER: _builtins.int
+    REPL_OPEN_CALLS_FIELD_NUMBER: _builtins.int
+    REPL_SECCOMP_MODE_FIELD_NUMBER: _builtins.int
+    IS_REPL_INSPECTABLE_FIELD_NUMBER: _builtins.int
+    LANDLOCK_ABI_FIELD_NUMBER: _builtins.int
     seccomp_mode: _builtins.int
     """Seccomp mode of the worker: 0 off, 1 strict, 2 filter."""
     has_no_new_privileges: _builtins.bool
@@ -374,6 +379,14 @@ class Walls(_message.Message):
     """Whether the root file system refused a write."""
     kernel_release: _builtins.str
     """Kernel release as uname(2) gives it, at most 200 characters; logs only."""
+    repl_seccomp_mode: _builtins.int
+    """Seccomp mode of the REPL process after that, as in `seccomp_mode`."""
+    is_repl_inspectable: _builtins.bool
+    """Whether another process of the same user could read the REPL process's memory (ptrace(2))."""
+    landlock_abi: _builtins.int
+    """Version of Landlock's interface (landlock(7)), 0 where the kernel has none; not a wall by
+    itself.
+    """
     @_builtins.property
     def network_interfaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the network interfaces that are up, loopback included; at most 64. One that is down
@@ -383,6 +396,14 @@ class Walls(_message.Message):
     @_builtins.property
     def supplementary_gids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Supplementary groups; at most 64."""
+
+    @_builtins.property
+    def open_calls(self) -> Global___CallNames:
+        """System calls the worker tried, one of each group it must be refused, that were not refused."""
+
+    @_builtins.property
+    def repl_open_calls(self) -> Global___CallNames:
+        """The same, tried in the REPL process after it had given up what it can do without."""
 
     def __init__(
         self,
@@ -397,10 +418,15 @@ class Walls(_message.Message):
         supplementary_gids: _abc.Iterable[_builtins.int] | None = ...,
         is_root_read_only: _builtins.bool | None = ...,
         kernel_release: _builtins.str = ...,
+        open_calls: Global___CallNames | None = ...,
+        repl_open_calls: Global___CallNames | None = ...,
+        repl_seccomp_mode: _builtins.int | None = ...,
+        is_repl_inspectable: _builtins.bool | None = ...,
+        landlock_abi: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bounding_capabilities", b"_bounding_capabilities", "_effective_capabilities", b"_effective_capabilities", "_gid", b"_gid", "_has_no_new_privileges", b"_has_no_new_privileges", "_is_root_read_only", b"_is_root_read_only", "_seccomp_mode", b"_seccomp_mode", "_uid", b"_uid", "bounding_capabilities", b"bounding_capabilities", "effective_capabilities", b"effective_capabilities", "gid", b"gid", "has_no_new_privileges", b"has_no_new_privileges", "is_root_read_only", b"is_root_read_only", "seccomp_mode", b"seccomp_mode", "uid", b"uid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bounding_capabilities", b"_bounding_capabilities", "_effective_capabilities", b"_effective_capabilities", "_gid", b"_gid", "_has_no_new_privileges", b"_has_no_new_privileges", "_is_repl_inspectable", b"_is_repl_inspectable", "_is_root_read_only", b"_is_root_read_only", "_landlock_abi", b"_landlock_abi", "_repl_seccomp_mode", b"_repl_seccomp_mode", "_seccomp_mode", b"_seccomp_mode", "_uid", b"_uid", "bounding_capabilities", b"bounding_capabilities", "effective_capabilities", b"effective_capabilities", "gid", b"gid", "has_no_new_privileges", b"has_no_new_privileges", "is_repl_inspectable", b"is_repl_inspectable", "is_root_read_only", b"is_root_read_only", "landlock_abi", b"landlock_abi", "open_calls", b"open_calls", "repl_open_calls", b"repl_open_calls", "repl_seccomp_mode", b"repl_seccomp_mode", "seccomp_mode", b"seccomp_mode", "uid", b"uid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bounding_capabilities", b"_bounding_capabilities", "_effective_capabilities", b"_effective_capabilities", "_gid", b"_gid", "_has_no_new_privileges", b"_has_no_new_privileges", "_is_root_read_only", b"_is_root_read_only", "_seccomp_mode", b"_seccomp_mode", "_uid", b"_uid", "bounding_capabilities", b"bounding_capabilities", "effective_capabilities", b"effective_capabilities", "gid", b"gid", "has_no_new_privileges", b"has_no_new_privileges", "is_root_read_only", b"is_root_read_only", "kernel_release", b"kernel_release", "network_interfaces", b"network_interfaces", "seccomp_mode", b"seccomp_mode", "supplementary_gids", b"supplementary_gids", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bounding_capabilities", b"_bounding_capabilities", "_effective_capabilities", b"_effective_capabilities", "_gid", b"_gid", "_has_no_new_privileges", b"_has_no_new_privileges", "_is_repl_inspectable", b"_is_repl_inspectable", "_is_root_read_only", b"_is_root_read_only", "_landlock_abi", b"_landlock_abi", "_repl_seccomp_mode", b"_repl_seccomp_mode", "_seccomp_mode", b"_seccomp_mode", "_uid", b"_uid", "bounding_capabilities", b"bounding_capabilities", "effective_capabilities", b"effective_capabilities", "gid", b"gid", "has_no_new_privileges", b"has_no_new_privileges", "is_repl_inspectable", b"is_repl_inspectable", "is_root_read_only", b"is_root_read_only", "kernel_release", b"kernel_release", "landlock_abi", b"landlock_abi", "network_interfaces", b"network_interfaces", "open_calls", b"open_calls", "repl_open_calls", b"repl_open_calls", "repl_seccomp_mode", b"repl_seccomp_mode", "seccomp_mode", b"seccomp_mode", "supplementary_gids", b"supplementary_gids", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bounding_capabilities: _TypeAlias = _typing.Literal["bounding_capabilities"]  # noqa: Y015
     _WhichOneofArgType__bounding_capabilities: _TypeAlias = _typing.Literal["_bounding_capabilities", b"_bounding_capabilities"]  # noqa: Y015
@@ -410,8 +436,14 @@ class Walls(_message.Message):
     _WhichOneofArgType__gid: _TypeAlias = _typing.Literal["_gid", b"_gid"]  # noqa: Y015
     _WhichOneofReturnType__has_no_new_privileges: _TypeAlias = _typing.Literal["has_no_new_privileges"]  # noqa: Y015
     _WhichOneofArgType__has_no_new_privileges: _TypeAlias = _typing.Literal["_has_no_new_privileges", b"_has_no_new_privileges"]  # noqa: Y015
+    _WhichOneofReturnType__is_repl_inspectable: _TypeAlias = _typing.Literal["is_repl_inspectable"]  # noqa: Y015
+    _WhichOneofArgType__is_repl_inspectable: _TypeAlias = _typing.Literal["_is_repl_inspectable", b"_is_repl_inspectable"]  # noqa: Y015
     _WhichOneofReturnType__is_root_read_only: _TypeAlias = _typing.Literal["is_root_read_only"]  # noqa: Y015
     _WhichOneofArgType__is_root_read_only: _TypeAlias = _typing.Literal["_is_root_read_only", b"_is_root_read_only"]  # noqa: Y015
+    _WhichOneofReturnType__landlock_abi: _TypeAlias = _typing.Literal["landlock_abi"]  # noqa: Y015
+    _WhichOneofArgType__landlock_abi: _TypeAlias = _typing.Literal["_landlock_abi", b"_landlock_abi"]  # noqa: Y015
+    _WhichOneofReturnType__repl_seccomp_mode: _TypeAlias = _typing.Literal["repl_seccomp_mode"]  # noqa: Y015
+    _WhichOneofArgType__repl_seccomp_mode: _TypeAlias = _typing.Literal["_repl_seccomp_mode", b"_repl_seccomp_mode"]  # noqa: Y015
     _WhichOneofReturnType__seccomp_mode: _TypeAlias = _typing.Literal["seccomp_mode"]  # noqa: Y015
     _WhichOneofArgType__seccomp_mode: _TypeAlias = _typing.Literal["_seccomp_mode", b"_seccomp_mode"]  # noqa: Y015
     _WhichOneofReturnType__uid: _TypeAlias = _typing.Literal["uid"]  # noqa: Y015
@@ -425,13 +457,45 @@ class Walls(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__has_no_new_privileges) -> _WhichOneofReturnType__has_no_new_privileges | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_repl_inspectable) -> _WhichOneofReturnType__is_repl_inspectable | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_root_read_only) -> _WhichOneofReturnType__is_root_read_only | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__landlock_abi) -> _WhichOneofReturnType__landlock_abi | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__repl_seccomp_mode) -> _WhichOneofReturnType__repl_seccomp_mode | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seccomp_mode) -> _WhichOneofReturnType__seccomp_mode | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uid) -> _WhichOneofReturnType__uid | None: ...
 
 Global___Walls: _TypeAlias = Walls  # noqa: Y015
+
+@_typing.final
+class CallNames(_message.Message):
+    """Names of system calls. A message of its own, because an empty list is a claim and no list is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As the kernel's table has them, where the call takes a telling argument with it: `ptrace`,
+        `socket(AF_INET)`. At most 64 of at most 64 characters.
+        """
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallNames: _TypeAlias = CallNames  # noqa: Y015
 
 @_typing.final
 class BrokerHello(_message.Message):
