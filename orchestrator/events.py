@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from orchestrator.controls import Controls
 from orchestrator.domain import (
     AnswerSource,
     CellId,
@@ -42,12 +43,16 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxReady:
-    """The sandbox is attached and the context bound."""
+    """The sandbox is attached and the context bound.
+
+    `controls` is None in a trajectory of a release that made no statement of them.
+    """
 
     sandbox_id: str
     image_id: str
     runtime: str
     start_s: float
+    controls: Controls | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

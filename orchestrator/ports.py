@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
+from orchestrator.controls import BrokerStatement, ContainerStatement, Controls
 from orchestrator.domain import (
     CellResult,
     EncodedContext,
@@ -92,6 +93,11 @@ class Sandbox(Protocol):
         """The engine's runtime it runs under: `runc`, `runsc`."""
         ...
 
+    @property
+    def controls(self) -> Controls:
+        """Every control in force for it, as read back and as found; the same for all its life."""
+        ...
+
     async def bind_context(self, name: str, context: EncodedContext) -> None:
         """Sends a context and binds it to `name` in the REPL process before the next cell.
 
@@ -152,6 +158,11 @@ class Container(Protocol):
         """The runtime the engine really used."""
         ...
 
+    @property
+    def statement(self) -> ContainerStatement:
+        """What it is, read back from the engine before it was started."""
+        ...
+
     async def wait_for_exit(self) -> None:
         """Returns when the container has stopped, for whatever reason."""
         ...
@@ -198,6 +209,11 @@ class ContainerBackend(Protocol):
 class Attachment(Protocol):
     """The broker's end of one attached sandbox: what `Sandbox` does, without the container."""
 
+    @property
+    def walls(self) -> Walls:
+        """What the worker said it found around itself, in the hello that was accepted."""
+        ...
+
     async def bind_context(self, name: str, context: EncodedContext) -> None:
         """See `Sandbox.bind_context`."""
         ...
@@ -233,6 +249,11 @@ class Endpoint(Protocol):
 
 class Broker(Protocol):
     """Opens endpoints."""
+
+    @property
+    def statement(self) -> BrokerStatement:
+        """What it enforces for every sandbox, and where it parses what they send."""
+        ...
 
     def open(
         self, *, sandbox_id: SandboxId, queries: QueryHandler, promised_walls: Walls

@@ -82,6 +82,7 @@ class StreamAttachment:
         self._cell: RunningCell | None = None
         self._is_busy = False
         self._is_closing = False
+        self._walls: Walls | None = None
         loop = asyncio.get_running_loop()
         self._greeted: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[StreamEnd] = loop.create_future()
@@ -90,6 +91,13 @@ class StreamAttachment:
     def is_attached(self) -> bool:
         """Whether a worker has dialled with the token, ever."""
         return self._outbox is not None
+
+    @property
+    def walls(self) -> Walls:
+        """See `Attachment.walls`."""
+        if self._walls is None:
+            raise RuntimeError("the sandbox is not attached yet; await Endpoint.attached() first")
+        return self._walls
 
     def attach(self, write: Write) -> None:
         """Begins the stream; `write` sends one message."""
@@ -309,6 +317,7 @@ class StreamAttachment:
             claimed.image_release,
             claimed.kernel_release,
         )
+        self._walls = claimed.walls
         if self._outbox is not None:
             self._outbox.post(wire.hello(sequence=self._said.hello(), limits=self._told_limits))
         self._greeted.set_result(None)

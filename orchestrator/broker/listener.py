@@ -22,6 +22,7 @@ from orchestrator.broker import wire
 from orchestrator.broker.attachment import StreamAttachment
 from orchestrator.broker.open_queries import OpenQueries
 from orchestrator.broker.service import BrokerService
+from orchestrator.controls import BrokerIsolation, BrokerStatement
 from orchestrator.domain import (
     CellLimits,
     LanguagePolicy,
@@ -76,12 +77,23 @@ class UnixBroker:
         self._cell_limits = cell_limits
         self._run_limits = run_limits
         self._stop_margin_s = stop_margin_s
+        self._statement = BrokerStatement(
+            isolation=BrokerIsolation.IN_PROCESS,
+            language_policy=language_policy,
+            cell_limits=cell_limits,
+            run_limits=run_limits,
+        )
         self._told_limits = wire.limits_of(
             cell=cell_limits,
             run=run_limits,
             sandbox=sandbox_limits,
             language_policy=language_policy,
         )
+
+    @property
+    def statement(self) -> BrokerStatement:
+        """See `Broker.statement`."""
+        return self._statement
 
     def open(
         self, *, sandbox_id: SandboxId, queries: QueryHandler, promised_walls: Walls

@@ -199,7 +199,7 @@ def _print_answer(result: RunResult, progress: Progress) -> None:
 
 
 def _print_json(result: RunResult, *, is_scripted: bool) -> None:
-    path = result.trajectory_path
+    path, controls = result.trajectory_path, result.controls
     # ASCII only, so that no terminal acts on it and every lone surrogate survives.
     line = json.dumps(
         {
@@ -214,6 +214,8 @@ def _print_json(result: RunResult, *, is_scripted: bool) -> None:
             "timings": asdict(result.timings),
             "turn_count": result.turn_count,
             "query_count": result.query_count,
+            "controls": None if controls is None else controls.to_json(),
+            "controls_sha256": None if controls is None else controls.sha256_hex,
             "trajectory_path": None if path is None else str(path),
         }
     )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.controls import Controls
 from orchestrator.domain import AnswerSource, FinishReason, ModelUsage, RunId, Timings
 from orchestrator.events import RunEvent
 
@@ -26,6 +27,8 @@ class RunResult:
         cost_usd: Money for all of it; None where a model without a known price was used.
         turn_count: Replies of the root model that led to cells or to a remark.
         query_count: Queries that left for a provider.
+        controls: Every control that was in force for the run's sandbox; `controls.to_json()` and
+            `controls.sha256_hex` are what can be filed. None where no sandbox was attached.
         trajectory: Every event of the run but `CellPrinted`.
         trajectory_path: Where the trajectory was written; None where it was not, or not whole.
     """
@@ -40,6 +43,7 @@ class RunResult:
     timings: Timings
     turn_count: int
     query_count: int
+    controls: Controls | None
     trajectory: tuple[RunEvent, ...]
     trajectory_path: Path | None = None
 

@@ -162,6 +162,7 @@ class RootLoop:
         time_limit = asyncio.timeout(work_s)
         try:
             async with time_limit:
+                record.controls = sandbox.controls
                 await sandbox.bind_context(_CONTEXT_NAME, context)
                 record.start_s = record.ledger.elapsed_s
                 record.tell(
@@ -170,6 +171,7 @@ class RootLoop:
                         image_id=sandbox.image_id,
                         runtime=sandbox.runtime,
                         start_s=record.start_s,
+                        controls=sandbox.controls,
                     )
                 )
                 return await conversation.hold(sandbox, question, context)

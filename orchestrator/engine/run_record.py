@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from orchestrator.controls import Controls
 from orchestrator.domain import AnswerSource, FinishReason, RunId, Timings
 from orchestrator.engine.ledger import Ledger
 from orchestrator.engine.result import RunResult, total_cost_usd
@@ -54,6 +55,7 @@ class RunRecord:
         draft: The last text of `answer["content"]` that was not empty. Kept on the host, so it
             outlives the sandbox.
         start_s: Seconds until the context was bound; 0 until it is.
+        controls: Of the run's sandbox; None until it is attached.
         turn_count: Replies of the root model so far.
         root_model: Time spent waiting for the root model.
         cells: Time spent in cells.
@@ -64,6 +66,7 @@ class RunRecord:
     ledger: Ledger
     draft: str = ""
     start_s: float = 0.0
+    controls: Controls | None = None
     turn_count: int = 0
     root_model: Stopwatch = field(default_factory=Stopwatch)
     cells: Stopwatch = field(default_factory=Stopwatch)
@@ -117,5 +120,6 @@ class RunRecord:
             timings=timings,
             turn_count=self.turn_count,
             query_count=self.ledger.spent_query_count,
+            controls=self.controls,
             trajectory=tuple(self._events),
         )

@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 
+from orchestrator.controls import ContainerStatement
 from orchestrator.domain import SandboxId, SandboxLimits, Walls
 from orchestrator.errors import SandboxError, SandboxLostError, SandboxStartError
 from orchestrator.run_to_end import run_to_end
 from orchestrator.sandbox.docker_client import connect
-from orchestrator.sandbox.engine_calls import CALL_TIMEOUT_S, Engine
+from orchestrator.sandbox.engine_calls import CALL_TIMEOUT_S, Engine, StartedContainer
 from orchestrator.sandbox.exit_watch import ExitWatch
 from orchestrator.sandbox.lease import Lease
 from orchestrator.sandbox.obituary import write_obituary
@@ -24,6 +25,7 @@ from orchestrator.sandbox.readback import find_missing_seccomp
 from orchestrator.sandbox.reaper import OWNER_LABEL, lease_labels, plan_sweep
 from orchestrator.sandbox.runtimes import choose_runtime
 from orchestrator.sandbox.spec import SandboxSpec, container_config, promised_walls
+from orchestrator.sandbox.statement import read_container
 
 _log = logging.getLogger(__name__)
 
@@ -32,12 +34,19 @@ class DockerContainer:
     """One started container. Made by `DockerBackend.start`."""
 
     def __init__(
-        self, *, engine: Engine, spec: SandboxSpec, container_id: str, watch: ExitWatch
+        self,
+        *,
+        engine: Engine,
+        spec: SandboxSpec,
+        container_id: str,
+        statement: ContainerStatement,
+        watch: ExitWatch,
     ) -> None:
         """Takes over a running container; `watch` was told of it before it started."""
         self._engine = engine
         self._spec = spec
         self._container_id = container_id
+        self._statement = statement
         self._watch = watch
         self._destruction: asyncio.Task[None] | None = None
 
@@ -50,6 +59,11 @@ class DockerContainer:
     def runtime(self) -> str:
         """The runtime it runs under; the engine confirmed it before the start."""
         return self._spec.runtime.name
+
+    @property
+    def statement(self) -> ContainerStatement:
+        """What it is, read back from the engine before it was started."""
+        return self._statement
 
     async def wait_for_exit(self) -> None:
         """Returns when the container has stopped, for whatever reason.
@@ -126,6 +140,8 @@ class DockerBackend:
                 something other than what was asked for.
         """
         watch = await self._open_watch()
+        # Asked before anything is started, so that a failure leaves nothing behind.
+        engine = await self._engine.call(self._engine.describe)
         expires_s = time.time() + self._spec.limits.lifetime_s
         config = container_config(
             self._spec,
@@ -137,18 +153,22 @@ class DockerBackend:
             self._engine.call(self._engine.start, config, f"rlm-sandbox-{sandbox_id}", watch)
         )
         try:
-            container_id = await asyncio.shield(starting)
+            started = await asyncio.shield(starting)
         except asyncio.CancelledError:
             await run_to_end(self._discard(starting, watch))
             raise
         return DockerContainer(
-            engine=self._engine, spec=self._spec, container_id=container_id, watch=watch
+            engine=self._engine,
+            spec=self._spec,
+            container_id=started.container_id,
+            statement=read_container(started.record, engine=engine, runtime=self._spec.runtime),
+            watch=watch,
         )
 
-    async def _discard(self, starting: asyncio.Future[str], watch: ExitWatch) -> None:
+    async def _discard(self, starting: asyncio.Future[StartedContainer], watch: ExitWatch) -> None:
         # The engine cannot be told to forget a request: it is waited for, then undone.
         with suppress(SandboxError):
-            container_id = await starting
+            container_id = (await starting).container_id
             await self._engine.call(self._engine.remove, container_id)
             watch.forget(container_id)
 

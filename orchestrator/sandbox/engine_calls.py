@@ -8,18 +8,21 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
 import docker.errors
 from docker.types import CancellableStream
 
+from orchestrator.controls import EngineStatement
 from orchestrator.errors import SandboxError, SandboxLostError, SandboxStartError
 from orchestrator.sandbox.docker_client import DockerClient, engine_errors
 from orchestrator.sandbox.exit_watch import EventStream, ExitWatch
 from orchestrator.sandbox.obituary import LOG_LINES
 from orchestrator.sandbox.readback import find_differences
 from orchestrator.sandbox.reaper import LabelledContainer
+from orchestrator.sandbox.statement import read_engine
 
 #: Longest wait for one answer of the engine. Creating takes 0.05 s and starting 0.3 s on two busy
 #: cores; an engine that needs fifty times as long is not coming back.
@@ -30,6 +33,14 @@ _CONFLICT = 409  # what the engine answers when a container is being removed alr
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartedContainer:
+    """One container that runs, and what the engine said it was before it did."""
+
+    container_id: str
+    record: dict[str, Any]
 
 
 class _Events:
@@ -63,6 +74,7 @@ class Engine:
         """Takes over a connected client."""
         self._client = client
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="rlm-docker")
+        self._statement: EngineStatement | None = None
 
     async def call(
         self, method: Callable[_P, _T], *arguments: _P.args, **keywords: _P.kwargs
@@ -76,8 +88,15 @@ class Engine:
         with engine_errors("asking the engine what it is"):
             return self._client.info()
 
-    def start(self, config: dict[str, Any], name: str, watch: ExitWatch) -> str:
-        """Creates a container, checks what it became, starts it, and returns its id.
+    def describe(self) -> EngineStatement:
+        """Returns what the engine says of itself for a statement of controls; asks it once."""
+        if self._statement is None:
+            with engine_errors("asking the engine what it is"):
+                self._statement = read_engine(self._client.info(), self._client.version())
+        return self._statement
+
+    def start(self, config: dict[str, Any], name: str, watch: ExitWatch) -> StartedContainer:
+        """Creates a container, checks what it became, starts it, and returns it.
 
         Whatever fails, nothing is left behind.
 
@@ -92,7 +111,7 @@ class Engine:
                 self.remove(name)
             raise
 
-    def _start(self, config: dict[str, Any], name: str, watch: ExitWatch) -> str:
+    def _start(self, config: dict[str, Any], name: str, watch: ExitWatch) -> StartedContainer:
         api = self._client.api
         with engine_errors("creating a sandbox"):
             try:
@@ -101,12 +120,13 @@ class Engine:
                 message = f"The engine has no image {config['Image']}. Run `rlm image build`."
                 raise SandboxStartError(message) from error
             container_id = str(created["Id"])
-            differences = find_differences(config, api.inspect_container(container_id))
+            record = api.inspect_container(container_id)
+            differences = find_differences(config, record)
             if differences:
                 raise SandboxStartError(_describe_gaps(differences, created.get("Warnings") or []))
             watch.expect(container_id)
             api.start(container_id)
-        return container_id
+        return StartedContainer(container_id=container_id, record=record)
 
     def read_end(self, container_id: str) -> tuple[dict[str, Any], bytes]:
         """Returns a container's state, and the end of what it logged.

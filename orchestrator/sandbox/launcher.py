@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from orchestrator.controls import Controls
 from orchestrator.domain import CellResult, ContextKind, EncodedContext, SandboxId, SandboxLimits
 from orchestrator.errors import (
     InputError,
@@ -54,6 +55,7 @@ class LaunchedSandbox:
         sandbox_id: Names it in logs, labels and events.
         image_id: The image by digest.
         limits: What it may use.
+        controls: Every control in force for it.
         container: Its one half, which this may destroy.
         attachment: Its other half.
         end: Ends with the container, and says why it ended.
@@ -62,6 +64,7 @@ class LaunchedSandbox:
     sandbox_id: SandboxId
     image_id: str
     limits: SandboxLimits
+    controls: Controls
     container: Container
     attachment: Attachment
     end: "asyncio.Task[str]"
@@ -191,6 +194,13 @@ class SandboxLauncher:
                     sandbox_id=sandbox_id,
                     image_id=self._backend.image_id,
                     limits=self._limits,
+                    controls=Controls(
+                        sandbox_id=sandbox_id,
+                        lifetime_s=self._limits.lifetime_s,
+                        container=container.statement,
+                        broker=self._broker.statement,
+                        walls=attachment.walls,
+                    ),
                     container=container,
                     attachment=attachment,
                     end=end,

@@ -104,6 +104,8 @@ def _encoded(value: object, *, records_text: bool) -> object:
         return _encoded_fields(value, records_text=records_text)
     if isinstance(value, tuple):
         return [_encoded(item, records_text=records_text) for item in value]
+    if isinstance(value, frozenset):
+        return [_encoded(item, records_text=records_text) for item in sorted(value)]
     if isinstance(value, dict):
         return {key: _encoded(item, records_text=records_text) for key, item in value.items()}
     return value
@@ -137,6 +139,9 @@ def _decoded_generic(value: object, kind: Any, *, where: str) -> Any:  # noqa: A
     if origin is tuple:
         items = _checked(value, list, where=where)
         return tuple(_decoded(item, arguments[0], where=where) for item in items)
+    if origin is frozenset:
+        items = _checked(value, list, where=where)
+        return frozenset(_decoded(item, arguments[0], where=where) for item in items)
     if origin is dict:
         entries = _checked(value, dict, where=where).items()
         return {key: _decoded(item, arguments[1], where=where) for key, item in entries}

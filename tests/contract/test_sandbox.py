@@ -33,6 +33,9 @@ async def test_sandbox_says_what_it_is(implementation: Implementation) -> None:
         assert first.image_id == second.image_id
         assert first.image_id.startswith("sha256:")
         assert first.runtime
+        assert first.controls.sandbox_id == first.sandbox_id
+        assert first.controls.container.image_id == first.image_id
+        assert first.controls.sha256_hex != second.controls.sha256_hex
 
 
 CONTEXTS: dict[str, Context] = {

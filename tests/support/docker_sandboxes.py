@@ -21,6 +21,7 @@ from support.probes import probe
 from orchestrator.app.host import set_up
 from orchestrator.app.parts import open_docker_sandboxes
 from orchestrator.broker.listener import UnixBroker
+from orchestrator.controls import ContainerStatement
 from orchestrator.domain import (
     CellLimits,
     LanguagePolicy,
@@ -43,6 +44,7 @@ from orchestrator.sandbox.launcher import SandboxLauncher
 from orchestrator.sandbox.lease import Lease, hold_lease
 from orchestrator.sandbox.reaper import OWNER_LABEL, lease_labels
 from orchestrator.sandbox.spec import container_config
+from orchestrator.sandbox.statement import read_container
 from orchestrator.settings import Settings, load
 
 #: A quarter of the default's memory, so that an attack on it is over sooner; else the default.
@@ -106,8 +108,20 @@ class WeakenedBackend:
         self._weakening.change(config)
         await self._watch.opened(timeout_s=CALL_TIMEOUT_S)
         container_id = await asyncio.to_thread(self._start, config, f"rlm-sandbox-{sandbox_id}")
+        statement = await asyncio.to_thread(self._state, container_id)
         return DockerContainer(
-            engine=self._engine, spec=spec, container_id=container_id, watch=self._watch
+            engine=self._engine,
+            spec=spec,
+            container_id=container_id,
+            statement=statement,
+            watch=self._watch,
+        )
+
+    def _state(self, container_id: str) -> ContainerStatement:
+        return read_container(
+            self._client.api.inspect_container(container_id),
+            engine=self._engine.describe(),
+            runtime=self._backend.spec.runtime,
         )
 
     def _start(self, config: dict[str, Any], name: str) -> str:

@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from support.statements import BROKER, CONTAINER
+
+from orchestrator.controls import BrokerStatement, ContainerStatement
 from orchestrator.domain import (
     CellId,
     CellResult,
@@ -44,6 +47,11 @@ class FakeContainer:
     def runtime(self) -> str:
         """See `Container.runtime`."""
         return "runc"
+
+    @property
+    def statement(self) -> ContainerStatement:
+        """See `Container.statement`."""
+        return CONTAINER
 
     def stop(self, last_words: str) -> None:
         """Ends it, leaving `last_words` to its obituary."""
@@ -138,6 +146,11 @@ class FakeAttachment:
         self.was_cancelled = False
         self.bound: dict[str, EncodedContext] = {}
 
+    @property
+    def walls(self) -> Walls:
+        """See `Attachment.walls`."""
+        return promised_walls(Runtime(name="runc", is_gvisor=False))
+
     async def bind_context(self, name: str, context: EncodedContext) -> None:
         """See `Attachment.bind_context`."""
         self.bound[name] = context
@@ -194,6 +207,11 @@ class FakeBroker:
         self._diary = diary
         self.endpoint = FakeEndpoint(directory)
         self.promised: list[Walls] = []
+
+    @property
+    def statement(self) -> BrokerStatement:
+        """See `Broker.statement`."""
+        return BROKER
 
     @asynccontextmanager
     async def open(

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
+from support.statements import controls_of
+
 from orchestrator.domain import (
     CellError,
     CellId,
@@ -121,6 +123,7 @@ class FakeSandbox:
     ) -> None:
         """Made by `FakeProvider.open`."""
         self.sandbox_id = sandbox_id
+        self.controls = controls_of(sandbox_id)
         self.sources: list[str] = []
         self.contexts: dict[str, EncodedContext] = {}
         self.is_destroyed = False

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 from support.broker_host import short_directory
+from support.statements import CONTAINER
 
 from orchestrator.broker.listener import UnixBroker
 from orchestrator.domain import (
@@ -38,6 +39,7 @@ class ProcessContainer:
     """One worker; a `Container` that contains nothing."""
 
     runtime = "process"
+    statement = CONTAINER  # of no container: what a statement of a real one looks like
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         """Takes over a worker whose standard error is a pipe."""

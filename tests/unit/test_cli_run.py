@@ -13,6 +13,7 @@ import pytest
 from support.fake_models import FakeModel
 from support.fake_sandbox import CellRun
 from support.front_end import ONE_CELL, FakeParts, forget_settings
+from support.statements import controls_of
 
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.main import command_line
@@ -137,8 +138,11 @@ def test_json_is_one_object_with_everything(
     (line,) = capsys.readouterr().out.splitlines()
     found = json.loads(line)
     timings, run_id = found.pop("timings"), found.pop("run_id")
+    controls = controls_of(found["controls"]["sandbox_id"])
     assert code == ExitCode.DONE
     assert found == {
+        "controls": controls.to_json(),
+        "controls_sha256": controls.sha256_hex,
         "answer": "sub-answer",
         "answer_source": "final",
         "finish_reason": "answered",

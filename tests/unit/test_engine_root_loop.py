@@ -607,12 +607,14 @@ async def test_output_of_several_cells_shares_one_bound() -> None:
 async def test_what_started_is_told() -> None:
     """The first events say what runs over what, by size and digest."""
     stage = Stage([LOOK, FINISH], ask_one, finish)
-    await stage.run()
+    result = await stage.run()
     started, ready = stage.events[:2]
 
     assert isinstance(started, RunStarted)
     assert (started.context_chars, started.root_model, started.is_scripted) == (9, "root", True)
     assert isinstance(ready, SandboxReady)
+    assert ready.controls is not None
+    assert ready.controls == result.controls
     [query] = [event for event in stage.events if isinstance(event, QueryStarted)]
     assert query.cell_id == 1
     [reply, _] = [event for event in stage.events if isinstance(event, ReplyReceived)]

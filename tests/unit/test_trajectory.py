@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from support.statements import controls_of
 
 from orchestrator.domain import (
     AnswerSource,
@@ -66,7 +67,14 @@ EVENTS: tuple[RunEvent, ...] = (
         profile="small",
         is_scripted=True,
     ),
-    SandboxReady(sandbox_id="s1", image_id="sha256:1", runtime="runsc", start_s=0.25),
+    SandboxReady(
+        sandbox_id="s1",
+        image_id="sha256:1",
+        runtime="runsc",
+        start_s=0.25,
+        controls=controls_of("s1"),
+    ),
+    SandboxReady(sandbox_id="s2", image_id="sha256:1", runtime="runc", start_s=0.25),
     TurnStarted(turn=0),
     ReplyReceived(
         turn=1,
