@@ -24,7 +24,7 @@ pytestmark = pytest.mark.docker
 
 
 async def test_real_sandbox_states_its_controls() -> None:
-    """What the engine set, what the broker enforces and what the worker found agree, and are JSON."""
+    """What the engine set, the broker enforces and the worker found agree, and are JSON."""
     async with open_sandbox() as sandbox:
         controls = sandbox.controls
 

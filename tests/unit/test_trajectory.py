@@ -74,7 +74,6 @@ EVENTS: tuple[RunEvent, ...] = (
         start_s=0.25,
         controls=controls_of("s1"),
     ),
-    SandboxReady(sandbox_id="s2", image_id="sha256:1", runtime="runc", start_s=0.25),
     TurnStarted(turn=0),
     ReplyReceived(
         turn=1,
@@ -312,6 +311,19 @@ def test_a_field_of_a_later_release_is_passed_over(path: Path, one_line: dict[st
     path.write_text(json.dumps(one_line | {"mood": "good"}) + "\n")
 
     assert read_trajectory(path) == (TurnStarted(turn=1),)
+
+
+def test_sandbox_without_a_statement_is_read(path: Path) -> None:
+    """A file of a release that made no statement of controls is read as it was."""
+    write(path, EVENTS[1])
+    record = json.loads(path.read_text())
+    del record["controls"]
+    path.write_text(json.dumps(record) + "\n")
+
+    [read] = read_trajectory(path)
+
+    assert isinstance(read, SandboxReady)
+    assert read.controls is None
 
 
 def test_a_field_with_a_default_may_be_missing(path: Path) -> None:
