@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 from orchestrator.broker import wire
@@ -18,13 +19,14 @@ from orchestrator.broker.claims import (
     ClaimedResult,
     read_worker_message,
 )
+from orchestrator.broker.context_pieces import ContextHead, cut
 from orchestrator.broker.ending import EndKind, StreamEnd
 from orchestrator.broker.open_queries import OpenQueries, QueryRefusal
 from orchestrator.broker.order import BrokerSide, WorkerSide
 from orchestrator.broker.outbox import Outbox, Write
 from orchestrator.broker.running_cell import RunningCell
+from orchestrator.broker.source import source_problem
 from orchestrator.domain import (
-    CellError,
     CellId,
     CellLimits,
     CellResult,
@@ -158,29 +160,40 @@ class StreamAttachment:
         return await self._queries.answer(raw)
 
     async def bind_context(self, name: str, context: EncodedContext) -> None:
-        """See `Sandbox.bind_context`.
+        """See `Sandbox.bind_context`, and `bind_pieces`."""
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for piece in cut(context.data):
+                yield bytes(piece)
+
+        await self.bind_pieces(name, ContextHead.of(context), pieces())
+
+    async def bind_pieces(self, name: str, head: ContextHead, pieces: AsyncIterable[bytes]) -> None:
+        """Does what `bind_context` does, with a context that comes piece by piece.
 
         Returns when the last piece has been taken. Cancelling the call ends the stream, because
         nothing but the next piece may follow a piece.
         """
         outbox = self._begin()
+        offset_bytes = 0
         try:
-            for offset_bytes, data in wire.pieces(context.data):
+            async for data in pieces:
                 sequence = self._said.context_chunk(
                     name=name,
                     offset_bytes=offset_bytes,
                     size_bytes=len(data),
-                    total_bytes=len(context.data),
+                    total_bytes=head.total_bytes,
                 )
                 outbox.post(
                     wire.context_chunk(
                         sequence=sequence,
                         name=name,
-                        context=context,
+                        head=head,
                         offset_bytes=offset_bytes,
                         data=data,
                     )
                 )
+                offset_bytes += len(data)
                 async with asyncio.timeout(_CHUNK_S):
                     await outbox.flush()
                 self._require_open()
@@ -194,12 +207,20 @@ class StreamAttachment:
             self._is_busy = False
 
     async def run_cell(
-        self, source: str, *, timeout_s: float, on_output: OutputSink | None = None
+        self,
+        source: str,
+        *,
+        timeout_s: float,
+        on_output: OutputSink | None = None,
+        cell_id: CellId | None = None,
     ) -> CellResult:
-        """See `Sandbox.run_cell`."""
+        """See `Sandbox.run_cell`.
+
+        The cell is `cell_id`, larger than that of any cell before, or the next one if left out.
+        """
         outbox = self._begin()
         try:
-            cell_id = self._last_cell = CellId(self._last_cell + 1)
+            cell_id = self._last_cell = cell_id or CellId(self._last_cell + 1)
             refusal = source_problem(source, limit_bytes=self._cell_limits.source_bytes)
             if refusal is not None:
                 return CellResult(
@@ -341,22 +362,3 @@ class StreamAttachment:
 
     def _refuse(self, reason: str) -> None:
         self.end(StreamEnd(kind=EndKind.REFUSED, reason=reason))
-
-
-def source_problem(source: str, *, limit_bytes: int) -> CellError | None:
-    """Returns why a source cannot be sent, in the words of the error CPython itself would raise."""
-    try:
-        source_bytes = len(source.encode())
-    except UnicodeEncodeError as error:
-        return CellError(
-            type_name="UnicodeEncodeError",
-            message=f"the cell holds half a surrogate pair at index {error.start}, which is no"
-            " character; write it as an escape",
-        )
-    if source_bytes <= limit_bytes:
-        return None
-    return CellError(
-        type_name="SyntaxError",
-        message=f"the cell has {source_bytes:,} bytes of source; a cell takes {limit_bytes:,}."
-        " Write several shorter cells; their variables are shared.",
-    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import stat
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,8 +18,10 @@ import grpc
 from grpc import aio
 
 from orchestrator.broker import wire
+from orchestrator.broker.answers import MAX_MESSAGE_BYTES
 from orchestrator.broker.attachment import StreamAttachment
 from orchestrator.broker.open_queries import OpenQueries
+from orchestrator.broker.runtime_directory import SOCKET_NAME, prepare_runtime_directory
 from orchestrator.broker.service import BrokerService
 from orchestrator.controls import BrokerIsolation, BrokerStatement
 from orchestrator.domain import (
@@ -31,18 +32,13 @@ from orchestrator.domain import (
     SandboxLimits,
     Walls,
 )
-from orchestrator.errors import SandboxStartError, SettingsError
+from orchestrator.errors import SandboxStartError
 from orchestrator.ports import QueryHandler
 from orchestrator.run_to_end import run_to_end
 
 _log = logging.getLogger(__name__)
 
-SOCKET_NAME = "broker.sock"
 TOKEN_NAME = "token"  # noqa: S105 # the name of the file
-#: `sun_path` has 108 bytes, the terminating NUL among them (unix(7)).
-_MAX_PATH_BYTES = 107
-#: What `tempfile.mkdtemp` puts after an empty prefix.
-_SHORT_ID_CHARS = 8
 #: Streams beside the open queries: the attachment, and queries whose cancellation is under way.
 _SPARE_STREAMS = 4
 #: Between the stream's own end and the end of the server: for the status to get out.
@@ -194,38 +190,6 @@ class UnixEndpoint:
             self._directory.rmdir()
 
 
-def prepare_runtime_directory(directory: Path) -> None:
-    """Makes sure that a socket can lie below `directory`, and that no other user gets to it.
-
-    Raises:
-        SettingsError: The path is too long, is no directory, or is not closed to others.
-    """
-    longest = directory / ("x" * _SHORT_ID_CHARS) / SOCKET_NAME
-    path_bytes = len(os.fsencode(longest))
-    if path_bytes > _MAX_PATH_BYTES:
-        raise SettingsError(
-            f"the path of a sandbox's socket would have {path_bytes} bytes, and unix(7) allows"
-            f" {_MAX_PATH_BYTES}: set the runtime directory to one that is at least"
-            f" {path_bytes - _MAX_PATH_BYTES} bytes shorter than {directory}, such as /run/rlm"
-        )
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # lstat: below a shared directory a link may be somebody else's.
-        status = directory.lstat()
-    except OSError as error:
-        raise SettingsError(
-            f"the runtime directory {directory} cannot be made: {error.strerror}"
-        ) from error
-    # Not corrected here: whoever set it to a shared directory, /tmp say, would not want it closed.
-    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-    if not is_ours or stat.S_IMODE(status.st_mode) & 0o077:
-        raise SettingsError(
-            f"the runtime directory {directory} is {stat.filemode(status.st_mode)} of user"
-            f" {status.st_uid}, so other users could reach the sockets in it: it must be a"
-            " directory of this user and closed to others (chmod 700), and hold nothing else"
-        )
-
-
 def _write_token(path: Path, token: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
     with os.fdopen(descriptor, "w") as file:
@@ -241,8 +205,8 @@ def _server_options(open_query_count: int) -> list[tuple[str, int]]:
     900 connections without a preface lived on.
     """
     return [
-        ("grpc.max_receive_message_length", wire.MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", wire.MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_concurrent_streams", open_query_count + _SPARE_STREAMS),
         ("grpc.server_handshake_timeout_ms", 5_000),
         # Metadata is a token and gRPC's own entries. Soft limit, then hard.

@@ -16,6 +16,7 @@ import grpc
 from grpc import aio
 
 from orchestrator.broker import wire
+from orchestrator.broker.answers import MAX_MESSAGE_BYTES
 from orchestrator.broker.attachment import StreamAttachment
 from orchestrator.broker.ending import EndKind, StreamEnd
 from orchestrator.broker.open_queries import QueryRefusal
@@ -153,5 +154,5 @@ def _gone() -> StreamEnd:
     return StreamEnd(
         kind=EndKind.LOST,
         reason="its stream broke off: the worker exited, was killed, or sent a message over"
-        f" {wire.MAX_MESSAGE_BYTES:,} bytes",
+        f" {MAX_MESSAGE_BYTES:,} bytes",
     )

@@ -6,16 +6,17 @@ with them. The way back, from a worker's bytes to values, is `claims`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
 
+from orchestrator.broker.answers import fitted
+from orchestrator.broker.context_pieces import ContextHead
 from orchestrator.domain import (
     CellId,
     CellLimits,
     ContextKind,
-    EncodedContext,
     LanguagePolicy,
     QueryAnswer,
     QueryFailure,
@@ -27,12 +28,6 @@ from rlm_sandbox.v1 import sandbox_pb2 as pb
 
 #: The one version of the contract this orchestrator speaks.
 VERSION = 1
-#: Cap of a message in either direction. gRPC's own default, stated because the contract states it.
-MAX_MESSAGE_BYTES = 4 * 2**20
-#: As fast as any larger piece, and far below the cap.
-CHUNK_BYTES = 2**20
-#: Kept free in a reply for tags, lengths and the sentences of failures.
-_REPLY_OVERHEAD_BYTES = 2**20
 
 #: What a worker is told of the limits; made here, and opaque elsewhere.
 Limits: TypeAlias = pb.Limits
@@ -87,24 +82,18 @@ def hello(*, sequence: int, limits: Limits) -> bytes:
     return pb.BrokerMessage(sequence=sequence, hello=said).SerializeToString()
 
 
-def pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yields the pieces of a context with their offsets; one empty piece if there is nothing."""
-    for offset_bytes in range(0, max(len(data), 1), CHUNK_BYTES):
-        yield offset_bytes, data[offset_bytes : offset_bytes + CHUNK_BYTES]
-
-
 def context_chunk(
-    *, sequence: int, name: str, context: EncodedContext, offset_bytes: int, data: bytes
+    *, sequence: int, name: str, head: ContextHead, offset_bytes: int, data: bytes
 ) -> bytes:
     """Returns a `ContextChunk`, with the digest if it is the last."""
-    is_last = offset_bytes + len(data) == len(context.data)
+    is_last = offset_bytes + len(data) == head.total_bytes
     chunk = pb.ContextChunk(
         name=name,
-        kind=_KINDS[context.kind],
+        kind=_KINDS[head.kind],
         offset_bytes=offset_bytes,
-        total_bytes=len(context.data),
+        total_bytes=head.total_bytes,
         data=data,
-        sha256=bytes.fromhex(context.sha256_hex) if is_last else b"",
+        sha256=bytes.fromhex(head.sha256_hex) if is_last else b"",
     )
     return pb.BrokerMessage(sequence=sequence, context_chunk=chunk).SerializeToString()
 
@@ -128,48 +117,16 @@ def shutdown(*, sequence: int) -> bytes:
 
 
 def query_reply(answers: Sequence[QueryAnswer]) -> bytes:
-    """Returns an `LlmQueryReply` that fits in one message.
-
-    Answers that do not fit any more are replaced by a failure that says so, longest first, so that
-    one long answer does not cost the others.
-    """
-    # A model's text may hold what UTF-8 cannot; a lost half character must not lose the answer.
-    texts = {
-        index: answer.encode(errors="replace")
-        for index, answer in enumerate(answers)
-        if isinstance(answer, str)
-    }
-    room_bytes = MAX_MESSAGE_BYTES - _REPLY_OVERHEAD_BYTES
-    excess_bytes = sum(map(len, texts.values())) - room_bytes
-    left_out: set[int] = set()
-    for index in sorted(texts, key=lambda index: len(texts[index]), reverse=True):
-        if excess_bytes <= 0:
-            break
-        excess_bytes -= len(texts[index])
-        left_out.add(index)
+    """Returns an `LlmQueryReply` that fits in one message; see `fitted`."""
     reply = pb.LlmQueryReply()
-    for index, answer in enumerate(answers):
+    for answer in fitted(answers):
         if isinstance(answer, QueryFailure):
-            _add_failure(reply, answer)
-        elif index in left_out:
-            _add_failure(reply, _answer_too_large(len(texts[index]), room_bytes))
+            error = reply.answers.add().error
+            error.reason = _REASONS[answer.reason]
+            error.message = answer.message
         else:
-            reply.answers.add().text = texts[index].decode()
+            reply.answers.add().text = answer
     return reply.SerializeToString()
-
-
-def _answer_too_large(answer_bytes: int, room_bytes: int) -> QueryFailure:
-    return QueryFailure(
-        reason=QueryFailureReason.TOO_LARGE,
-        message=f"The answer of {answer_bytes:,} bytes did not fit: the answers of one call have"
-        f" {room_bytes:,} bytes together. Ask for shorter answers, or send fewer prompts a call.",
-    )
-
-
-def _add_failure(reply: pb.LlmQueryReply, failure: QueryFailure) -> None:
-    error = reply.answers.add().error
-    error.reason = _REASONS[failure.reason]
-    error.message = failure.message.encode(errors="replace").decode()
 
 
 def _duration(seconds: float) -> Duration:

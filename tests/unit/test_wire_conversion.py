@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from support.scripted_worker import WALLS, hello, result
 
 from orchestrator.broker import wire
+from orchestrator.broker.answers import MAX_MESSAGE_BYTES
 from orchestrator.broker.claims import (
     ClaimedHello,
     ClaimedOutput,
@@ -261,7 +262,7 @@ def test_reply_that_does_not_fit_names_the_answer_that_was_left_out() -> None:
     raw = wire.query_reply(["short", "x" * 4_000_000, "also short"])
     reply = pb.LlmQueryReply.FromString(raw)
 
-    assert len(raw) <= wire.MAX_MESSAGE_BYTES
+    assert len(raw) <= MAX_MESSAGE_BYTES
     assert (reply.answers[0].text, reply.answers[2].text) == ("short", "also short")
     assert reply.answers[1].error.reason == pb.QueryError.REASON_TOO_LARGE
     assert "4,000,000 bytes" in reply.answers[1].error.message
