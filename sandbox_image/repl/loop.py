@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import resource
 import signal
 import socket
 import sys
@@ -28,6 +27,7 @@ from sandbox_image.repl.channel import (
 )
 from sandbox_image.repl.contexts import ContextAssembly
 from sandbox_image.repl.mailbox import Interrupts, Mailbox
+from sandbox_image.repl.memory_limit import limit_memory
 from sandbox_image.repl.namespace import Namespace
 from sandbox_image.repl.running import CellRunner
 
@@ -90,11 +90,7 @@ class ReplLoop:
         self._namespace.configure(limits["policy"])
         self._runner.configure(policy=limits["policy"], answer_bytes=limits["answer_bytes"])
         data_bytes = max(limits["memory_bytes"] - _RESERVED_BYTES, _LEAST_DATA_BYTES)
-        # A limit of its own below the container's, so that too much memory is a MemoryError in the
-        # cell and not the end of the process. RLIMIT_DATA counts private writable memory
-        # (setrlimit(2)); RLIMIT_AS would count what is only mapped.
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
+        limit_memory(data_bytes)
 
     def _run_cell(self, cell_id: int, source: str) -> None:
         self._asker.cell_id = cell_id

@@ -195,6 +195,9 @@ class ReplProcess:
         nothing. Forking beyond the bound costs the session its spares: everything is killed.
         """
         give_up_s = time.monotonic() + _SWEEP_S
+        # What has had to be killed is likely to have left much: that is held before it is listed,
+        # which alone took 6 s under gVisor while 60 processes forked; now all is over in 2.
+        is_held = with_live and _hold_all_others()
         while True:
             kept = {spare.pid for spare in self.spares}
             if not with_live:
@@ -202,7 +205,8 @@ class ReplProcess:
             # A spare that was let go stays a zombie of the live process until that one reaps it.
             strangers = [pid for pid in _descendants() if pid not in kept and _is_alive(pid)]
             if not strangers:
-                return
+                break
+            is_held = is_held or _hold_all_others()
             for pid in strangers:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -212,6 +216,10 @@ class ReplProcess:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(-1, signal.SIGKILL)
                 return
+        if is_held:
+            for pid in kept:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def take_over(self) -> Spare | None:
         """Puts a spare that still lives in the place of the dead process.
@@ -284,6 +292,19 @@ def _descendants() -> list[int]:
     if own == 1:
         return [pid for pid in psutil.pids() if pid != 1]
     return [child.pid for child in psutil.Process(own).children(recursive=True)]
+
+
+def _hold_all_others() -> bool:
+    """Stops every other process, so that none starts another while they are counted and killed.
+
+    Returns:
+        Whether it did: outside a namespace of its own this process stops nobody.
+    """
+    if os.getpid() != 1:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGSTOP)
+    return True
 
 
 def _is_alive(pid: int) -> bool:
