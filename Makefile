@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(INSTALL)
 LOCAL_STAMP := $(VENV)/.installed-local-model
+COMPILE := uv pip compile -q --generate-hashes --universal --no-emit-index-url --no-header
 SOURCES := $(shell git ls-files orchestrator sandbox_image proto docker 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -18,7 +19,8 @@ help: ## Says what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 setup: $(STAMP) ## Python packages, a Docker engine, the sandbox image; does nothing the second time
-	@$(BIN)/rlm setup
+	@# On a tree whose lock has aged, a mirror has newer packages only: then those, and it says so.
+	@RLM_DEBIAN_PACKAGES=$${RLM_DEBIAN_PACKAGES:-pinned-or-newest} $(BIN)/rlm setup
 
 demo: setup ## Answers questions over more than 10 million characters, and checks the answers
 	@if $(BIN)/python examples/demo.py --needs-local-model; then $(MAKE) --no-print-directory local-model; fi
@@ -44,12 +46,17 @@ local-model: $(LOCAL_STAMP) ## The engine and the weights of a small model that 
 test-local-model: setup local-model ## The tests against the real local model
 	@$(BIN)/pytest -q tests/local_model -m local_model
 
-lock: ## Pins every package again, with hashes
-	uv pip compile -q pyproject.toml --group dev --generate-hashes --universal \
-		--python-version 3.11 --no-emit-index-url --no-header -o requirements.lock
-	uv pip compile -q pyproject.toml --extra local --constraint requirements.lock \
-		--generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header \
+lock: lock-debian ## Pins every package again, with hashes; needs uv
+	$(COMPILE) pyproject.toml --group dev --python-version 3.11 -o requirements.lock
+	$(COMPILE) pyproject.toml --constraint requirements.lock --python-version 3.11 \
+		-o requirements-runtime.lock
+	$(COMPILE) pyproject.toml --extra local --constraint requirements.lock --python-version 3.11 \
 		-o requirements-local.lock
+	$(COMPILE) docker/requirements.in --python-version 3.13 -o docker/requirements.lock
+	$(COMPILE) docker/sbom-tools.in --python-version 3.11 -o docker/sbom-tools.lock
+
+lock-debian: $(STAMP) ## Pins the image's Debian packages again: for when a mirror has lost them
+	@$(BIN)/python -B docker/lock_packages.py
 
 wire: $(STAMP) ## Generates the wire code from the contract
 	PYTHON=$(CURDIR)/$(BIN)/python ./proto/generate.sh

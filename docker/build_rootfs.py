@@ -1,8 +1,8 @@
-"""Builds the sandbox image's root file system from Debian packages and hashed wheels.
+"""Builds the sandbox image's root file system from locked Debian packages and hashed wheels.
 
-Runs on the host, where the image is imported as it comes out, and in the builder stage of
-sandbox.Dockerfile, where it is copied: one script, so that both ways end in the same content.
-Standard library only. It needs mmdebstrap, and pip or uv.
+Runs on the host, and in the builder stage of sandbox.Dockerfile where the host cannot: one script,
+so that both ways end in the same bytes. It needs apt-get, dpkg-deb and Debian's keyring, and pip or
+uv; it does not need root.
 
 The same inputs give the same bytes: entries are sorted, owners, modes and times are assigned, and
 bytecode is compiled with a fixed hash seed and checked by nobody at run time.
@@ -11,55 +11,38 @@ bytecode is compiled with a fixed hash seed and checked by nobody at run time.
 # ruff: noqa: INP001 - docker/ may not be a package: it would hide the SDK of that name
 
 import argparse
+import hashlib
 import io
+import json
 import os
 import platform
-import shlex
-import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from datetime import datetime
+from pathlib import Path
 
-from elf_needs import close_over, is_elf
+from assembly import MACHINES, assemble, reduce_lock
+from build_tools import run, say
+from debian_archive import SNAPSHOTS
+from debian_files import unpack
+from package_choice import PackageChoice, fetch_packages
+from package_lock import PackageLock, format_lock, parse_lock
+from python_wheels import fetch_tools, fetch_wheels
 from root_layout import (
+    BILL_OF_MATERIALS,
+    DATABASE,
+    OWN_PACKAGE,
+    PACKAGE_LOCK,
     PROGRAM,
     SITE,
     STDLIB,
-    Entry,
     Root,
-    add_mount_points,
-    is_kept,
-    is_kept_from_code,
-    is_kept_from_wheel,
 )
 
-SUITE = "trixie"
-PACKAGES = (
-    "base-files",  # the licences and the release file
-    "libc6",
-    "libgcc-s1",
-    "libpython3.13-stdlib",
-    "libstdc++6",
-    "python3.13-minimal",
-    "tzdata",
-)
-SOURCE_DATE_EPOCH = 1767225600  # 2026-01-01: any constant, as long as it never follows the clock
-PYTHON_VERSION = "3.13"
-_MANYLINUX = (
-    "manylinux_2_28",
-    "manylinux_2_17",
-    "manylinux2014",
-)  # trixie's glibc is newer than all
-_ABIS = ("cp313", "abi3", "none")
-_KEYRINGS = tuple(
-    Path(f"/usr/share/keyrings/debian-archive-keyring.{suffix}") for suffix in ("gpg", "pgp")
-)
-_FORWARDED_APT_OPTIONS = ("Acquire::http::", "Acquire::https::", "Acquire::Check-")
-_TAIL_LINES = 20
+_HERE = Path(__file__).parent
 
 
 def main() -> None:
@@ -73,198 +56,133 @@ def main() -> None:
         metavar="FOLDER",
         help="an import package to install in the image; may be repeated",
     )
-    output = parser.add_mutually_exclusive_group(required=True)
-    output.add_argument("--tar", type=Path, help="write the root into this tar file")
-    output.add_argument("--directory", type=Path, help="write the root into this empty folder")
+    parser.add_argument("--tar", type=Path, help="write the root into this tar file")
+    parser.add_argument("--directory", type=Path, help="write the root into this empty folder")
+    parser.add_argument("--lock", type=Path, default=_HERE / "packages.lock", help="what is pinned")
+    parser.add_argument("--packages", type=PackageChoice, choices=list(PackageChoice),
+                        default=PackageChoice.PINNED, help="which versions go in")  # fmt: skip
+    parser.add_argument("--snapshots", default=SNAPSHOTS, metavar="URL",
+                        help="past states of the archive")  # fmt: skip
     arguments = parser.parse_args()
+    architecture = {machine: name for name, machine in MACHINES.items()}.get(platform.machine())
+    if architecture is None:
+        sys.exit(f"Expected one of {', '.join(MACHINES.values())}, got {platform.machine()}. "
+                 "The image is not built for other machines.")  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="rlm-image-") as scratch:
-        root = build(arguments.package, scratch=Path(scratch))
+        Path(scratch).chmod(0o755)  # for apt's own user; nothing in it is anybody's secret
+        builder = Builder(Path(scratch), architecture=architecture, snapshots=arguments.snapshots)
+        lock = parse_lock(arguments.lock.read_text("utf-8"))
+        root, moment = builder.build(arguments.package, lock=lock, choice=arguments.packages)
     if arguments.tar:
-        write_tar(root, arguments.tar)
-    else:
-        write_directory(root, arguments.directory)
+        write_tar(root, arguments.tar, moment=moment)
+    if arguments.directory:
+        write_directory(root, arguments.directory, moment=moment)
     size_bytes = sum(len(entry.data or b"") for entry in root.entries.values())
     say(f"root of {len(root.entries)} entries, {size_bytes / 2**20:.1f} MiB")
 
 
-def say(line: str) -> None:
-    """Prints one line of progress."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+class Builder:
+    """Makes one root in a scratch folder of its own."""
+
+    def __init__(self, scratch: Path, *, architecture: str, snapshots: str) -> None:
+        """Works in `scratch`, which is the caller's to remove."""
+        self._scratch = scratch
+        self._architecture = architecture
+        self._snapshots = snapshots
+
+    def build(
+        self, packages: Sequence[Path], *, lock: PackageLock, choice: PackageChoice
+    ) -> tuple[Root, datetime]:
+        """Returns the whole root, and the moment that everything in it is dated."""
+        say("fetching hashed wheels and Debian packages")
+        wheels, tools = self._scratch / "wheels", self._scratch / "tools"
+        with ThreadPoolExecutor() as pool:  # all wait for the network most of the time
+            jobs = [
+                pool.submit(fetch_wheels, _HERE / "requirements.lock", wheels,
+                            machine=MACHINES[self._architecture]),
+                pool.submit(fetch_tools, _HERE / "sbom-tools.lock", tools),
+            ]  # fmt: skip
+            fetched = pool.submit(
+                fetch_packages, choice, lock, architecture=self._architecture,
+                snapshots=self._snapshots, scratch=self._scratch,
+            ).result()  # fmt: skip
+            for job in jobs:
+                job.result()
+        debian = unpack(fetched.debs)
+        root = assemble(debian, wheels=wheels, packages=packages, architecture=self._architecture)
+        used = reduce_lock(fetched.lock, root, architecture=self._architecture)
+        if fetched.is_pinned and used.of(self._architecture) != lock.of(self._architecture):
+            idle = set(lock.of(self._architecture)) - set(used.of(self._architecture))
+            sys.exit(f"Nothing in the image is from {', '.join(map(str, sorted(idle)))}, which the "
+                     "lock names. Lock the packages anew: `make lock`.")  # fmt: skip
+        locked = (package.name for package in used.of(self._architecture))
+        root.add_file(DATABASE, debian.status(locked).encode(), origin=OWN_PACKAGE)
+        root.add_file(PACKAGE_LOCK, format_lock(used).encode(), origin=OWN_PACKAGE)
+        folder = self._scratch / "root"
+        write_directory(root, folder, moment=used.moment)
+        say("compiling bytecode, writing the bill of materials")
+        bill = self._list_materials(root, folder, tools)
+        self._add_bytecode(root, folder)
+        root.add_file(BILL_OF_MATERIALS, bill, origin=OWN_PACKAGE)
+        return root, used.moment
+
+    def _list_materials(self, root: Root, folder: Path, tools: Path) -> bytes:
+        """Returns the bill of materials; ends this program unless it names what is in the root."""
+        environment = {**os.environ, "PYTHONPATH": str(tools)}  # noqa: TID251 - this Python's own
+        printed = run([
+            sys.executable, "-B", str(_HERE / "bill_of_materials.py"), str(folder),
+            "--architecture", self._architecture, "--content", digest(root),
+            "--wheels", str(_HERE / "requirements.lock"),
+        ], environment=environment)  # fmt: skip
+        named = {
+            component["name"]
+            for component in json.loads(printed)["components"]
+            if component["type"] != "operating-system"
+            and "arch=source" not in component.get("purl", "")
+        }
+        if named != root.origins():
+            sys.exit(f"The bill of materials and the root differ: {sorted(named ^ root.origins())} "
+                     "is in one of them only.")  # fmt: skip
+        return printed.encode()
+
+    def _add_bytecode(self, root: Root, folder: Path) -> None:
+        """Compiles every module with the image's own Python and adds the result.
+
+        The image's Python is run through its own loader: this host need not have a 3.13, and nobody
+        needs to be root for a chroot. Unchecked hashes, because nothing can change a source on a
+        read-only root, and a check would read every source at every start.
+        """
+        triplet = f"{MACHINES[self._architecture]}-linux-gnu"
+        loader = next(folder.glob(f"usr/lib/{triplet}/ld-linux-*.so.*"))
+        run([
+            str(loader), "--library-path", str(loader.parent), str(folder / PROGRAM),
+            "-sPSB", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash",
+            "-s", str(folder), "-p", "/", str(folder / STDLIB), str(folder / SITE),
+        ], environment={"PYTHONHASHSEED": "0"})  # fmt: skip
+        for path in sorted(folder.rglob("*.pyc")):
+            name = path.relative_to(folder)
+            source = name.parent.parent / f"{name.name.partition('.')[0]}.py"
+            root.add_file(name.as_posix(), path.read_bytes(),
+                          origin=root.entries[source.as_posix()].origin)  # fmt: skip
 
 
-def build(packages: Sequence[Path], *, scratch: Path) -> Root:
-    """Returns the whole root, complete with bytecode."""
-    say(f"fetching hashed wheels and Debian packages ({SUITE}): {' '.join(PACKAGES)}")
-    wheels = scratch / "wheels"
-    with ThreadPoolExecutor() as pool:  # both wait for the network most of the time
-        fetched = pool.submit(fetch_debian, scratch / "debian.tar")
-        pool.submit(fetch_wheels, wheels).result()
-        debian = fetched.result()
-    root = Root()
-    for path, entry in debian.entries.items():
-        if is_kept(path) and not entry.is_directory:
-            root.entries[path] = entry
-            copy_entry(root, path, entry)
-    add_folder(root, wheels, at=SITE, is_kept_file=is_kept_from_wheel)
-    for package in packages:
-        add_folder(root, package, at=f"{SITE}/{package.name}", is_kept_file=is_kept_from_code)
-    add_libraries(root, debian)
-    add_mount_points(root)
-    say("compiling bytecode")
-    add_bytecode(root, scratch / "compile")
-    return root
+def digest(root: Root) -> str:
+    """Returns one SHA-256 for everything in the root: names, kinds, modes and contents."""
+    total = hashlib.sha256()
+    for path, entry in root.in_order():
+        content = entry.target.encode() if entry.target is not None else entry.data
+        hashed = "" if content is None else hashlib.sha256(content).hexdigest()
+        kind = "link" if entry.target is not None else "directory" if content is None else "file"
+        total.update(f"{path}\0{kind} {entry.mode:o} {hashed}\n".encode())
+    return total.hexdigest()
 
 
-def copy_entry(root: Root, path: str, entry: Entry) -> None:
-    """Adds an entry of another root, with its mode assigned anew."""
-    if entry.target is not None:
-        root.add_link(path, entry.target)
-    elif entry.data is not None:
-        root.add_file(path, entry.data)
-
-
-def fetch_debian(tar: Path) -> Root:
-    """Returns everything that the Debian packages and what they depend on unpack to."""
-    keyring = [f"--keyring={path}" for path in _KEYRINGS if path.exists()][:1]
-    run([
-        "mmdebstrap", "--variant=extract", f"--include={','.join(PACKAGES)}", *keyring,
-        *apt_options(), SUITE, str(tar), *apt_sources(),
-    ])  # fmt: skip
-    root = Root()
-    with tarfile.open(tar) as archive:
-        for member in archive:
-            path = PurePosixPath(member.name).as_posix()
-            if member.issym():
-                root.add_link(path, member.linkname)
-            elif member.isfile() and (stream := archive.extractfile(member)):
-                root.add_file(path, stream.read())
-    return root
-
-
-def apt_sources() -> list[str]:
-    """Returns the sources to take the suite from: this host's own mirrors, where it is a Debian.
-
-    With none returned, mmdebstrap takes Debian's own.
-    """
-    values = dict(
-        line.split("=", 1)
-        for line in Path("/etc/os-release").read_text("utf-8").splitlines()
-        if "=" in line
-    )
-    if values.get("ID") != "debian":
-        return []
-    release = values.get("VERSION_CODENAME", "").strip('"')
-    listed = run(["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)",
-                  "Identifier: Packages"])  # fmt: skip
-    mirrors = dict(reversed([line.split(" ", 1) for line in listed.splitlines()]))
-    if release not in mirrors:
-        return []
-    suites = {SUITE: release, f"{SUITE}-updates": f"{release}-updates",
-              f"{SUITE}-security": f"{release}-security"}  # fmt: skip
-    return [f"deb {mirrors[own]} {ours} main" for ours, own in suites.items() if own in mirrors]
-
-
-def apt_options() -> list[str]:
-    """Returns this host's options for reaching a mirror: proxies, certificates, frozen mirrors.
-
-    mmdebstrap runs apt with a configuration of its own, in which they would be missing.
-    """
-    listed = run(["apt-config", "dump", "--no-empty", "--format", "%F %v%n", "Acquire"])
-    pairs = [line.partition(" ") for line in listed.splitlines()]
-    forwarded = [
-        f'--aptopt={name} "{value}"'
-        for name, _, value in pairs
-        if name.startswith(_FORWARDED_APT_OPTIONS)
-    ]
-    return [*forwarded, '--aptopt=Acquire::Retries "3"']  # as pip does by itself
-
-
-def fetch_wheels(folder: Path) -> None:
-    """Installs the locked wheels for the image's Python into `folder`; refuses any other hash."""
-    machine = platform.machine()
-    lock = Path(__file__).with_name("requirements.lock")
-    common = ["install", "--no-deps", "--require-hashes", "--only-binary", ":all:",
-              "--target", str(folder), "--python-version", PYTHON_VERSION]  # fmt: skip
-    has_pip = subprocess.run(
-        [sys.executable, "-m", "pip", "--version"], check=False, capture_output=True
-    )
-    if has_pip.returncode == 0:
-        abis = [f"--abi={abi}" for abi in _ABIS]
-        platforms = [f"--platform={tag}_{machine}" for tag in _MANYLINUX]
-        run([sys.executable, "-m", "pip", *common, "--no-compile", "--implementation=cp",
-             *abis, *platforms, "--requirement", str(lock)])  # fmt: skip
-    elif shutil.which("uv"):
-        run(["uv", "pip", *common, f"--python-platform={machine}-{_MANYLINUX[0]}",
-             "--requirement", str(lock)])  # fmt: skip
-    else:
-        sys.exit(f"Expected pip in {sys.executable}, or uv; found neither. Install one of them.")
-
-
-def add_folder(root: Root, folder: Path, *, at: str, is_kept_file: Callable[[str], bool]) -> None:
-    """Adds the files of a folder that `is_kept_file` admits by their path relative to it."""
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and is_kept_file(name):
-            root.add_file(f"{at}/{name}", path.read_bytes())
-
-
-def add_libraries(root: Root, debian: Root) -> None:
-    """Adds the shared libraries and the loader that what is in `root` needs."""
-    triplet = f"{platform.machine()}-linux-gnu"
-
-    def find(wanted: str) -> tuple[str, bytes]:
-        path = f"usr/{wanted.lstrip('/')}" if "/" in wanted else f"usr/lib/{triplet}/{wanted}"
-        for _ in range(8):  # as many links as any chain here has, many times over
-            entry = debian.entries.get(path)
-            if entry is None:
-                sys.exit(f"{wanted} is needed by a file of the image, and no package has {path}.")
-            copy_entry(root, path, entry)
-            if entry.data is not None:
-                return path, entry.data
-            path = _follow(path, str(entry.target))
-        sys.exit(f"{wanted}: too many symbolic links.")
-
-    start = {path: data for path, entry in root.entries.items()
-             if (data := entry.data) and is_elf(data)}  # fmt: skip
-    close_over(start, find=find)
-
-
-def _follow(path: str, target: str) -> str:
-    """Returns the path that a link at `path` leads to, inside the root."""
-    parts: list[str] = []
-    for part in (PurePosixPath("/", path).parent / target).parts[1:]:
-        if part == "..":
-            parts.pop()
-        else:
-            parts.append(part)
-    return "/".join(parts)
-
-
-def add_bytecode(root: Root, folder: Path) -> None:
-    """Compiles every module with the image's own Python and adds the result.
-
-    The image's Python is run through its own loader: this host need not have a 3.13, and nobody
-    needs to be root for a chroot. Unchecked hashes, because nothing can change a source on a
-    read-only root, and a check would read every source at every start.
-    """
-    write_directory(root, folder)
-    loader = next(folder.glob(f"usr/lib/{platform.machine()}-linux-gnu/ld-linux-*.so.*"))
-    run([
-        str(loader), "--library-path", str(loader.parent), str(folder / PROGRAM),
-        "-sPSB", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash",
-        "-s", str(folder), "-p", "/", str(folder / STDLIB), str(folder / SITE),
-    ], environment={"PYTHONHASHSEED": "0"})  # fmt: skip
-    for path in sorted(folder.rglob("*.pyc")):
-        root.add_file(path.relative_to(folder).as_posix(), path.read_bytes())
-
-
-def write_tar(root: Root, tar: Path) -> None:
+def write_tar(root: Root, tar: Path, *, moment: datetime) -> None:
     """Writes the root into a tar file, everything owned by root and of one age."""
     with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as archive:
         for path, entry in root.in_order():
             member = tarfile.TarInfo(path)
-            member.mode, member.mtime = entry.mode, SOURCE_DATE_EPOCH
+            member.mode, member.mtime = entry.mode, round(moment.timestamp())
             if entry.target is not None:
                 member.type, member.linkname = tarfile.SYMTYPE, entry.target
             elif entry.is_directory:
@@ -274,7 +192,7 @@ def write_tar(root: Root, tar: Path) -> None:
             archive.addfile(member, io.BytesIO(entry.data or b""))
 
 
-def write_directory(root: Root, folder: Path) -> None:
+def write_directory(root: Root, folder: Path, *, moment: datetime) -> None:
     """Writes the root into a folder; owned by whoever runs this."""
     for path, entry in root.in_order():
         there = folder / path
@@ -288,21 +206,7 @@ def write_directory(root: Root, folder: Path) -> None:
             there.write_bytes(entry.data or b"")
             there.chmod(entry.mode)
     for path, _ in reversed(root.in_order()):  # a folder after what is in it, which changes its age
-        os.utime(folder / path, (SOURCE_DATE_EPOCH, SOURCE_DATE_EPOCH), follow_symlinks=False)
-
-
-def run(command: Sequence[str], *, environment: dict[str, str] | None = None) -> str:
-    """Runs a tool to its end and returns its standard output; ends this program if it fails."""
-    try:
-        done = subprocess.run(  # noqa: S603 - this file's literals, no shell
-            command, check=False, capture_output=True, text=True, env=environment
-        )
-    except FileNotFoundError:
-        sys.exit(f"{command[0]} is needed to build the image and was not found. Install it.")
-    if done.returncode:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-_TAIL_LINES:])
-        sys.exit(f"{shlex.join(command)}\nfailed with exit code {done.returncode}:\n{tail}")
-    return done.stdout
+        os.utime(folder / path, (moment.timestamp(),) * 2, follow_symlinks=False)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,11 @@ PYTHON = "python3.13"
 PROGRAM = f"usr/bin/{PYTHON}"
 STDLIB = f"usr/lib/{PYTHON}"
 SITE = "usr/lib/python3/dist-packages"  # the one site folder of Debian's Python that -I still sees
+OWN_PACKAGE = "rlm-sandbox"  # the origin of what this project adds
+DATABASE = "var/lib/dpkg/status"  # where scanners look for what is installed; a text, no program
+OWN_SHARE = "usr/share/rlm-sandbox"
+BILL_OF_MATERIALS = f"{OWN_SHARE}/sbom.cdx.json"
+PACKAGE_LOCK = f"{OWN_SHARE}/packages.lock"
 SANDBOX_UID = 10001  # ≥ 10000: no account of any host it may be mapped to
 
 _DIRECTORY_MODE, _FILE_MODE, _PROGRAM_MODE, _STICKY_MODE = 0o755, 0o644, 0o755, 0o1777
@@ -22,8 +27,7 @@ _KEPT = (
     f"{STDLIB}/*",
     "usr/lib/os-release",  # scanners read the release from it
     "usr/share/zoneinfo/*",  # zoneinfo has no other source of rules
-    "usr/share/doc/*/copyright",  # an image that is pushed is a distribution of what is in it
-    "usr/share/common-licenses/*",  # … and the copyright files refer to these
+    "usr/share/common-licenses/*",  # the copyright files refer to these
 )
 _DROPPED_FROM_STDLIB = (
     "EXTERNALLY-MANAGED",
@@ -75,6 +79,7 @@ class Entry:
     mode: int
     data: bytes | None = None  # content of a file
     target: str | None = None  # of a link
+    origin: str = ""  # the package that it is from; nobody's where it is a directory
 
     @property
     def is_directory(self) -> bool:
@@ -93,20 +98,32 @@ class Root:
         self._add_parents(path)
         self.entries[path] = Entry(mode=mode)
 
-    def add_file(self, path: str, data: bytes) -> None:
-        """Adds a file, and the directories above it.
+    def add_file(self, path: str, data: bytes, *, origin: str) -> None:
+        """Adds a file of the package `origin`, and the directories above it.
 
         The mode is assigned and never taken over from a package, so that no set-user-id bit can
         reach the image.
         """
         self._add_parents(path)
         is_program = path.startswith("usr/bin/") or "/ld-linux" in path
-        self.entries[path] = Entry(mode=_PROGRAM_MODE if is_program else _FILE_MODE, data=data)
+        mode = _PROGRAM_MODE if is_program else _FILE_MODE
+        self.entries[path] = Entry(mode=mode, data=data, origin=origin)
 
-    def add_link(self, path: str, target: str) -> None:
-        """Adds a symbolic link, and the directories above it."""
+    def add_link(self, path: str, target: str, *, origin: str) -> None:
+        """Adds a symbolic link of the package `origin`, and the directories above it."""
         self._add_parents(path)
-        self.entries[path] = Entry(mode=0o777, target=target)
+        self.entries[path] = Entry(mode=0o777, target=target, origin=origin)
+
+    def add_entry(self, path: str, entry: Entry) -> None:
+        """Adds an entry of another root, with its mode assigned anew."""
+        if entry.target is not None:
+            self.add_link(path, entry.target, origin=entry.origin)
+        elif entry.data is not None:
+            self.add_file(path, entry.data, origin=entry.origin)
+
+    def origins(self) -> set[str]:
+        """Returns the packages that anything in the root is from."""
+        return {entry.origin for entry in self.entries.values() if not entry.is_directory}
 
     def in_order(self) -> list[tuple[str, Entry]]:
         """Returns the entries sorted by path: a directory comes before what is in it."""
@@ -139,12 +156,12 @@ def is_kept_from_code(path: str) -> bool:
 
 def add_mount_points(root: Root) -> None:
     """Adds what a container needs to find: accounts, mount points, links for merged `/usr`."""
-    root.add_file("etc/passwd", _PASSWD.encode())
-    root.add_file("etc/group", _GROUP.encode())
-    root.add_link("etc/os-release", "../usr/lib/os-release")
-    root.add_link("lib", "usr/lib")
+    root.add_file("etc/passwd", _PASSWD.encode(), origin=OWN_PACKAGE)
+    root.add_file("etc/group", _GROUP.encode(), origin=OWN_PACKAGE)
+    root.add_link("etc/os-release", "../usr/lib/os-release", origin=OWN_PACKAGE)
+    root.add_link("lib", "usr/lib", origin=OWN_PACKAGE)
     if "usr/lib64" in root.entries:
-        root.add_link("lib64", "usr/lib64")
+        root.add_link("lib64", "usr/lib64", origin=OWN_PACKAGE)
     for path in ("dev", "proc", "run/rlm", "sys"):
         root.add_directory(path)
     root.add_directory("tmp", mode=_STICKY_MODE)

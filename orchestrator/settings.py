@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -120,6 +120,9 @@ class Settings(BaseSettings):
     profile: str | None = None  # chosen by the root model's name
     policy: LanguagePolicy = LanguagePolicy.GUARDED  # the stricter one
     runtime: str = "auto"  # gVisor where the engine has it, else the engine's own
+    #: Which versions of its Debian packages an image is built from; see docs/adr/0016.
+    debian_packages: Literal["pinned", "newest", "pinned-or-newest"] = "pinned"
+    debian_snapshots: str | None = None  # Debian's own snapshots of past states
     docker_host: str | None = None  # the sockets of this host are tried in turn
     user_runtime_directory: Path | None = None  # where a rootless engine would listen
     runtime_directory: Path = Field(default_factory=_default_runtime_directory)

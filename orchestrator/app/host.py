@@ -12,8 +12,11 @@ from orchestrator.models.local.serve import serve
 from orchestrator.models.local.weights import fetch, verified
 from orchestrator.sandbox.engine_host import EngineInfo, find_engine
 from orchestrator.sandbox.engine_setup import ensure_engine
-from orchestrator.sandbox.image import BuiltBy, ImageRecord, list_images
+from orchestrator.sandbox.image import ImageRecord, PackageChoice, list_images
 from orchestrator.sandbox.image_build import build_image
+from orchestrator.sandbox.image_making import BuildOptions, BuildWay
+from orchestrator.sandbox.image_prune import Verdict, prune_images
+from orchestrator.sandbox.image_verify import Verification, read_bill_of_materials, verify_image
 from orchestrator.sandbox.posture import Finding, judge
 from orchestrator.sandbox.posture_facts import collect_facts
 from orchestrator.settings import Settings
@@ -42,15 +45,58 @@ def set_up(settings: Settings, report: Report) -> tuple[EngineInfo, ImageRecord]
     engine = ensure_engine(
         report, docker_host=settings.docker_host, runtime_dir=_runtime_dir(settings)
     )
-    return engine, build_image(report, engine=engine, release=release())
+    return engine, _build(settings, report, engine=engine)
 
 
 def build_host_image(
-    settings: Settings, report: Report, *, way: BuiltBy | None, is_forced: bool
+    settings: Settings, report: Report, *, way: BuildWay | None, is_forced: bool
 ) -> ImageRecord:
     """Builds the image of the installed code on this host's engine; see `build_image`."""
-    engine = find_host_engine(settings)
-    return build_image(report, engine=engine, release=release(), way=way, is_forced=is_forced)
+    return _build(settings, report, engine=find_host_engine(settings), way=way, is_forced=is_forced)
+
+
+def _build(
+    settings: Settings,
+    report: Report,
+    *,
+    engine: EngineInfo,
+    way: BuildWay | None = None,
+    is_forced: bool = False,
+) -> ImageRecord:
+    return build_image(
+        report,
+        engine=engine,
+        release=release(),
+        options=_options(settings, way=way),
+        is_forced=is_forced,
+    )
+
+
+def _options(settings: Settings, *, way: BuildWay | None) -> BuildOptions:
+    return BuildOptions(
+        way=way,
+        packages=PackageChoice(settings.debian_packages),
+        snapshots=settings.debian_snapshots,
+    )
+
+
+def verify_host_image(settings: Settings, report: Report, *, way: BuildWay | None) -> Verification:
+    """Builds the image in use again and compares; see `verify_image`."""
+    return verify_image(
+        report,
+        engine=find_host_engine(settings),
+        options=_options(settings, way=way),
+    )
+
+
+def read_host_bill_of_materials(settings: Settings) -> str:
+    """Returns the bill of materials of the image in use; see `read_bill_of_materials`."""
+    return read_bill_of_materials(find_host_engine(settings))
+
+
+def prune_host_images(settings: Settings, *, is_dry: bool) -> tuple[Verdict, ...]:
+    """Removes superseded sandbox images from this host's engine; see `prune_images`."""
+    return prune_images(find_host_engine(settings), is_dry=is_dry)
 
 
 def list_host_images(settings: Settings) -> tuple[ImageRecord, ...]:

@@ -28,7 +28,7 @@ _COMMANDS = {
     "exec": "Run files as cells of one fresh sandbox.",
     "doctor": "Check this host for what a sandbox needs.",
     "setup": "Make this host ready: engine and image. Does nothing the second time.",
-    "image": "Build and list sandbox images.",
+    "image": "Build, list, verify and prune sandbox images.",
     "model": "Fetch and serve the small local model.",
 }
 

@@ -7,6 +7,7 @@ nothing about it is stored on the host, and no sandbox ever starts from another 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 from orchestrator.errors import SandboxStartError
@@ -15,15 +16,17 @@ from orchestrator.sandbox.image_inputs import read_inputs
 from orchestrator.sandbox.image_store import ImageStore
 
 INPUTS_LABEL = "rlm-sandbox.image.inputs"
-BUILT_BY_LABEL = "rlm-sandbox.image.built-by"
+PACKAGES_LABEL = "rlm-sandbox.image.packages"
 RELEASE_LABEL = "org.opencontainers.image.version"
+REPOSITORY = "rlm-sandbox"
 
 
-class BuiltBy(StrEnum):
-    """The two ways to build the image; both run the same script and give the same content."""
+class PackageChoice(StrEnum):
+    """Which versions of its Debian packages an image is to hold; see docs/adr/0016."""
 
-    MMDEBSTRAP = "mmdebstrap"  # on this host, from Debian packages, without a container registry
-    DOCKERFILE = "dockerfile"  # in a builder stage, which a container registry must supply
+    PINNED = "pinned"  # those that this release was locked with, or none
+    NEWEST = "newest"  # what Debian's signed archive has now
+    PINNED_OR_NEWEST = "pinned-or-newest"  # the latter where the mirror has the former no longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +37,15 @@ class ImageRecord:
     image_id: str  # content address, `sha256:…`
     inputs_sha256: str
     release: str
-    built_by: BuiltBy
+    packages: str  # "pinned" or "newest"; empty where the image is from before this was recorded
     size_bytes: int
-    created: str  # RFC 3339
+    created: str  # RFC 3339; of what it was made from, so the age of its packages
     is_current: bool  # made from the code that is installed
+    is_named: bool  # the one that was built last holds the name
 
 
 def list_images(engine: EngineInfo) -> tuple[ImageRecord, ...]:
-    """Returns every sandbox image the engine holds, the newest first.
+    """Returns every sandbox image the engine holds: those that fit first, the one in use foremost.
 
     Raises:
         SettingsError: The installation lacks files of the image.
@@ -71,7 +75,7 @@ def find_image(engine: EngineInfo) -> ImageRecord:
 
 
 def list_records(store: ImageStore, *, label: str, current: str) -> tuple[ImageRecord, ...]:
-    """Returns the images with `label`, the newest first.
+    """Returns the images with `label`: those that fit first, and of these the one built last.
 
     Args:
         store: The engine's images.
@@ -82,7 +86,8 @@ def list_records(store: ImageStore, *, label: str, current: str) -> tuple[ImageR
         SandboxStartError: The engine did not answer.
     """
     records = [read_record(attrs, current=current) for attrs in store.list_labelled(label)]
-    return tuple(sorted(records, key=lambda record: record.created, reverse=True))
+    order = attrgetter("is_current", "is_named", "created", "image_id")
+    return tuple(sorted(records, key=order, reverse=True))
 
 
 def read_record(attrs: Mapping[str, Any], *, current: str) -> ImageRecord:
@@ -93,14 +98,16 @@ def read_record(attrs: Mapping[str, Any], *, current: str) -> ImageRecord:
         current: Digest of the inputs of the installed code.
     """
     labels = attrs["Config"]["Labels"]
-    tags = attrs.get("RepoTags") or ()
+    tags = tuple(attrs.get("RepoTags") or ())
+    own = [tag for tag in tags if tag.partition(":")[0] == REPOSITORY]
     return ImageRecord(
-        reference=tags[0] if tags else attrs["Id"],
+        reference=[*own, *tags, attrs["Id"]][0],
         image_id=attrs["Id"],
         inputs_sha256=labels[INPUTS_LABEL],
         release=labels.get(RELEASE_LABEL, ""),
-        built_by=BuiltBy(labels[BUILT_BY_LABEL]),
+        packages=labels.get(PACKAGES_LABEL, ""),
         size_bytes=attrs["Size"],
         created=attrs["Created"],
         is_current=labels[INPUTS_LABEL] == current,
+        is_named=bool(own),
     )

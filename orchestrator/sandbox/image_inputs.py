@@ -18,16 +18,29 @@ from orchestrator.errors import SettingsError
 # Where each part lies in the repository, and so in the context that the Dockerfile is built in.
 _BUILD_FOLDER = "docker"
 _BUILD_FILES = (
+    "assembly.py",
+    "bill_of_materials.py",
     "build_rootfs.py",
+    "build_tools.py",
+    "debian_archive.py",
+    "debian_files.py",
     "elf_needs.py",
+    "image_archive.py",
+    "package_choice.py",
+    "package_lock.py",
+    "packages.lock",
+    "python_wheels.py",
     "requirements.lock",
     "root_layout.py",
     "sandbox.Dockerfile",
+    "sbom-tools.lock",
 )
 _PACKAGES = {"sandbox_image": "sandbox_image", "rlm_sandbox": "proto/rlm_sandbox"}
 
+ARCHIVE_SCRIPT = f"{_BUILD_FOLDER}/image_archive.py"
 BUILD_SCRIPT = f"{_BUILD_FOLDER}/build_rootfs.py"
 DOCKERFILE = f"{_BUILD_FOLDER}/sandbox.Dockerfile"
+PACKAGE_LOCK = f"{_BUILD_FOLDER}/packages.lock"
 PACKAGE_FOLDERS = tuple(_PACKAGES.values())
 
 
@@ -37,10 +50,9 @@ class ImageInputs:
 
     files: Mapping[str, bytes]  # by path in the repository
 
-    @property
-    def dockerfile(self) -> str:
-        """The text of the Dockerfile."""
-        return self.files[DOCKERFILE].decode()
+    def with_lock(self, lock: bytes) -> "ImageInputs":
+        """Returns these inputs with another lock of the Debian packages."""
+        return ImageInputs(files={**self.files, PACKAGE_LOCK: lock})
 
     def digest(self) -> str:
         """Returns the SHA-256 over all names and contents, in hexadecimal."""

@@ -22,9 +22,19 @@ _REQUIRED = (
 )
 _MAY_BE_EXECUTABLE = ("usr/bin/python3.13", "usr/lib/*/ld-linux-*.so.*")
 _INSTALLERS = ("pip", "ensurepip", "setuptools", "uv", "dpkg", "apt")
-# Created by the engine in every container it makes, to mount its own files over.
-_MADE_BY_ENGINE = frozenset(
-    {".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf"}
+_DATABASE_FOLDER = "var/lib/dpkg"  # a text that scanners read; there is no program to it
+#: Created by the engine in every container it makes, to mount its own files over.
+MADE_BY_ENGINE = frozenset(
+    {
+        ".dockerenv",
+        "dev/console",
+        "dev/pts",
+        "dev/shm",
+        "etc/hostname",
+        "etc/hosts",
+        "etc/mtab",
+        "etc/resolv.conf",
+    }
 )
 
 
@@ -61,7 +71,7 @@ def read_member(member: tarfile.TarInfo) -> ListedEntry:
 
 def find_faults(listing: Sequence[ListedEntry]) -> list[str]:
     """Returns what is in an image and must not be, or must be and is not; empty if it is sound."""
-    own = [entry for entry in listing if entry.path not in _MADE_BY_ENGINE]
+    own = [entry for entry in listing if entry.path not in MADE_BY_ENGINE]
     names = {entry.path for entry in own}
     faults = [f"{path} is missing" for path in _REQUIRED if path not in names]
     for entry in own:
@@ -76,7 +86,9 @@ def _faults_of(entry: ListedEntry) -> list[str]:
         and not any(fnmatch.fnmatchcase(entry.path, pattern) for pattern in _MAY_BE_EXECUTABLE),
         "is in a folder of programs": path.parent.name in {"bin", "sbin"}
         and entry.path not in _REQUIRED,
-        "installs packages": entry.is_directory and path.name in _INSTALLERS,
+        "installs packages": entry.is_directory
+        and path.name in _INSTALLERS
+        and entry.path != _DATABASE_FOLDER,
         "is set-user-id or set-group-id": bool(entry.mode & (stat.S_ISUID | stat.S_ISGID)),
         "is writable by everybody": bool(entry.mode & stat.S_IWOTH)
         and not entry.is_link

@@ -19,7 +19,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PAGES = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")])
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)")
 _COMMAND = re.compile(
-    r"\brlm ((?:run|exec|doctor|setup|image|model)(?: (?:build|ls|fetch|serve))?)\b"
+    r"\brlm ((?:run|exec|doctor|setup|image|model)"
+    r"(?: (?:build|ls|verify|sbom|prune|fetch|serve))?)\b"
 )
 _OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]+)")
 

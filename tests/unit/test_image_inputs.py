@@ -1,5 +1,6 @@
 """Which files name an image, and that both ways of building are given the same ones."""
 
+import fnmatch
 import io
 import re
 import shlex
@@ -10,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from orchestrator.sandbox.engine_host import Host
-from orchestrator.sandbox.image import BuiltBy
-from orchestrator.sandbox.image_build import choose_way, read_configuration
 from orchestrator.sandbox.image_inputs import (
     BUILD_SCRIPT,
+    DOCKERFILE,
     PACKAGE_FOLDERS,
+    PACKAGE_LOCK,
     ImageInputs,
     collect,
     read_inputs,
 )
+from orchestrator.sandbox.image_making import BuildWay, HostTools, choose_way
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -48,7 +50,9 @@ def test_digest_does_not_depend_on_where_the_files_are(tree: Path) -> None:
     [
         "docker/build_rootfs.py",
         "docker/root_layout.py",
+        "docker/packages.lock",
         "docker/requirements.lock",
+        "docker/sbom-tools.lock",
         "docker/sandbox.Dockerfile",
         "sandbox_image/__init__.py",
         "proto/rlm_sandbox/v1/sandbox_pb2.py",
@@ -104,36 +108,59 @@ def test_dockerfile_copies_what_the_context_holds() -> None:
             path for name in archive.getnames() for path in (name, *map(str, Path(name).parents))
         }
 
-    copies = re.findall(r"^COPY (?!--from)(.+)$", inputs.dockerfile, flags=re.MULTILINE)
-    sources = {source for line in copies for source in shlex.split(line)[:-1]}
+    dockerfile = inputs.files[DOCKERFILE].decode()
+    copies = re.findall(r"^COPY (?!--from)(.+)$", dockerfile, flags=re.MULTILINE)
+    patterns = {source for line in copies for source in shlex.split(line)[:-1]}
+    copied = {name for name in held if any(fnmatch.fnmatchcase(name, p) for p in patterns)}
 
-    assert sources
-    assert sources <= held
-    assert {BUILD_SCRIPT, *PACKAGE_FOLDERS} <= sources
+    assert all(fnmatch.filter(held, pattern) for pattern in patterns)
+    assert copied >= {name for name in inputs.files if name.endswith((".lock", BUILD_SCRIPT))}
+    assert set(PACKAGE_FOLDERS) <= copied
 
 
-def test_imported_image_gets_the_dockerfiles_configuration() -> None:
-    """User, entry point and folder are written once, in the Dockerfile's last stage."""
-    configuration = read_configuration(read_inputs().dockerfile)
+def test_another_lock_is_another_input_alone() -> None:
+    """An image is built again with the packages it holds, and from nothing else than before."""
+    inputs = read_inputs()
 
-    assert "USER 10001:10001" in configuration
-    assert 'ENTRYPOINT ["/usr/bin/python3.13", "-I", "-m", "sandbox_image"]' in configuration
-    assert not [line for line in configuration if line.startswith(("COPY", "RUN", "FROM", "ARG"))]
+    other = inputs.with_lock(b"x")
+
+    assert other.files[PACKAGE_LOCK] == b"x"
+    assert {name for name in inputs.files if inputs.files[name] != other.files[name]} == {
+        PACKAGE_LOCK
+    }
+
+
+def test_every_module_of_the_build_is_an_input() -> None:
+    """What the build scripts import from each other is among what names the image."""
+    scripts = {
+        name: data for name, data in read_inputs().files.items() if name.startswith("docker")
+    }
+    siblings = {path.stem for path in (REPOSITORY / "docker").glob("*.py")}
+
+    imported = {
+        module
+        for name, data in scripts.items()
+        if name.endswith(".py")
+        for module in re.findall(r"^from (\w+) import", data.decode(), flags=re.MULTILINE)
+    }
+
+    assert {f"docker/{name}.py" for name in imported & siblings} <= scripts.keys()
 
 
 @pytest.mark.parametrize(
-    ("distribution", "uid", "has_mmdebstrap", "way"),
+    ("distribution", "uid", "tools", "way"),
     [
-        ("fedora", 1000, True, BuiltBy.MMDEBSTRAP),
-        ("debian", 0, False, BuiltBy.MMDEBSTRAP),
-        ("debian", 1000, False, BuiltBy.DOCKERFILE),
-        ("fedora", 0, False, BuiltBy.DOCKERFILE),
+        ("fedora", 1000, HostTools(has_apt=True, has_keyring=True), BuildWay.HOST),
+        ("debian", 1000, HostTools(has_apt=True, has_keyring=True), BuildWay.HOST),
+        ("ubuntu", 0, HostTools(has_apt=True, has_keyring=False), BuildWay.HOST),
+        ("ubuntu", 1000, HostTools(has_apt=True, has_keyring=False), BuildWay.CONTAINER),
+        ("fedora", 0, HostTools(has_apt=False, has_keyring=False), BuildWay.CONTAINER),
     ],
 )
 def test_registry_is_asked_only_where_it_must_be(
-    distribution: str, uid: int, *, has_mmdebstrap: bool, way: BuiltBy
+    distribution: str, uid: int, tools: HostTools, way: BuildWay
 ) -> None:
-    """Wherever mmdebstrap is or may be installed, no container registry is needed."""
+    """Wherever apt and Debian's keys are or may be installed, no container registry is needed."""
     host = Host(
         platform="linux",
         kernel="6.1.0",
@@ -143,4 +170,4 @@ def test_registry_is_asked_only_where_it_must_be(
         runtime_dir=None,
     )
 
-    assert choose_way(host, has_mmdebstrap=has_mmdebstrap) is way
+    assert choose_way(host, tools) is way

@@ -1,0 +1,21 @@
+"""The image's build scripts, to be called from a test.
+
+Their folder may not be a package, because it would hide the Docker SDK, which has the same name; so
+they import each other by bare names, as they do when they run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+FOLDER = Path(__file__).parents[2] / "docker"
+
+
+def load(name: str) -> Any:  # noqa: ANN401 - no type checker follows a bare name to that folder
+    """Returns the build script `name`, imported as the build itself imports it."""
+    with patch.object(sys, "path", [str(FOLDER), *sys.path]):
+        return importlib.import_module(name)
