@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterable
 
@@ -30,11 +31,17 @@ class Asker:
         self._numbers = itertools.count(1)
         self._numbers_lock = threading.Lock()
         self._limits: JsonObject = {}
-        self.cell_id = 0
+        self._cell_id = 0
+        self._pid = os.getpid()
 
     def configure(self, limits: JsonObject) -> None:
         """Takes the limits in force, for early and clear errors; the orchestrator enforces them."""
         self._limits = limits
+
+    def begin_cell(self, cell_id: int) -> None:
+        """Asks for a cell of this process from now on."""
+        self._cell_id = cell_id
+        self._pid = os.getpid()
 
     def llm_query(self, prompt: str, model: str | None = None) -> str:
         """Asks the sub-model and waits for its answer.
@@ -91,15 +98,21 @@ class Asker:
                 'prompt: llm_query(f"{question}\\n\\n{text}")'
             )
             raise TypeError(message)
+        if os.getpid() != self._pid:
+            # Two processes that read one channel would take each other's answers.
+            raise RuntimeError(
+                "queries are sent by the cell's own process, not by processes it starts; use "
+                "llm_query_batched(prompts), or threads, and hand the answers over"
+            )
         self._check_sizes(prompts)
         with self._numbers_lock:
             number = next(self._numbers)
-        query_id = f"{self.cell_id}-{number}"
+        query_id = f"{self._cell_id}-{number}"
         mailbox = self._mailbox()
         mailbox.expect_reply(query_id)
         mailbox.send(
             FrameKind.QUERY,
-            {"query_id": query_id, "cell_id": self.cell_id, "prompts": prompts, "model": model},
+            {"query_id": query_id, "cell_id": self._cell_id, "prompts": prompts, "model": model},
         )
         reply = mailbox.wait_for_reply(query_id)
         if reply is None:

@@ -27,10 +27,10 @@ ALLOWED_MODULES: Final = frozenset(
     colorsys concurrent configparser contextlib contextvars copy csv dataclasses datetime decimal
     difflib email enum errno fnmatch fractions functools gc glob graphlib gzip hashlib heapq hmac
     html http inspect io ipaddress itertools json keyword linecache locale logging lzma math
-    mimetypes numbers operator os pathlib plistlib posixpath pprint queue quopri random re reprlib
-    sched secrets shlex shutil sqlite3 stat statistics string stringprep struct sys tarfile tempfile
-    textwrap threading time timeit token tokenize tomllib traceback types typing unicodedata urllib
-    uuid warnings weakref xml zipfile zlib zoneinfo
+    mimetypes multiprocessing numbers operator os pathlib plistlib posixpath pprint queue quopri
+    random re reprlib sched secrets shlex shutil sqlite3 stat statistics string stringprep struct
+    sys tarfile tempfile textwrap threading time timeit token tokenize tomllib traceback types
+    typing unicodedata urllib uuid warnings weakref xml zipfile zlib zoneinfo
     """)
 )
 
@@ -48,10 +48,6 @@ _LEARN = Advice(_NOT_INSTALLED, "use math, statistics and random, or ask llm_que
 _NO_DISPLAY = Advice("there is no display and no terminal here", "print(...) what you want to see")
 _PICKLE = Advice("pickled data runs code when loaded", "use json.dumps and json.loads")
 _BOUND = Advice("the names of this REPL are bound already", "use them without an import")
-_PROCESSES = Advice(
-    "processes of your own gain nothing on one CPU",
-    "use concurrent.futures.ThreadPoolExecutor, or llm_query_batched(prompts) for many queries",
-)
 _LIMITS = Advice(
     "the host sets the limits of this sandbox, a cell cannot", "use less time or memory"
 )
@@ -81,7 +77,6 @@ REFUSED_MODULES: Final[dict[str, Advice]] = {
         _NO_DISPLAY: "matplotlib seaborn plotly PIL tkinter turtle curses readline IPython rich",
         _PICKLE: "pickle _pickle cPickle marshal shelve dill cloudpickle joblib copyreg dbm",
         _BOUND: "context llm_query llm_query_batched rlm repl answer FINAL",
-        _PROCESSES: "multiprocessing concurrent.futures.process",
         _LIMITS: "resource signal",
         _LOADING: "importlib imp runpy pkgutil zipimport site pip setuptools",
         _BUILTINS: "builtins",
@@ -140,7 +135,6 @@ REFUSED_MEMBERS: Final[dict[str, dict[str, Advice]]] = {
         ("get_objects", "get_referents", "get_referrers"),
         Advice("it leads into the interpreter", "keep what you need in variables"),
     ),
-    "concurrent.futures": {"ProcessPoolExecutor": _PROCESSES},
 }
 
 #: Every name in `REFUSED_MEMBERS`, and the last part of every refused submodule: what a check of

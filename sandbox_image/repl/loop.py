@@ -48,6 +48,8 @@ class ReplLoop:
         self._mailbox = Mailbox(connection, self._interrupts)
         self._asker = Asker(lambda: self._mailbox)
         self._namespace = Namespace(self._asker)
+        # In place of the worker's own, which is none of a cell's business.
+        sys.modules["__main__"] = self._namespace.module
         self._runner = CellRunner(self._namespace, self._interrupts)
         self._assembly: ContextAssembly | None = None
         self._spare_pids: list[int] = []
@@ -93,7 +95,7 @@ class ReplLoop:
         limit_memory(data_bytes)
 
     def _run_cell(self, cell_id: int, source: str) -> None:
-        self._asker.cell_id = cell_id
+        self._asker.begin_cell(cell_id)
         result = self._runner.run(cell_id, source)
         # What a cell's threads still wait for is answered by nobody.
         self._mailbox.abandon_replies()

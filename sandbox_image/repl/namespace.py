@@ -21,6 +21,8 @@ _NAME_CHARS = 200
 #: Types whose `len` runs none of the cell's code.
 _SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset, deque, range, memoryview)
 
+_TYPE_NAME = type.__dict__["__name__"]
+
 
 class FinalAnswer(BaseException):
     """Ends a cell once its answer is final.
@@ -38,7 +40,10 @@ class Namespace:
 
     def __init__(self, asker: Asker) -> None:
         """Makes the namespace with its reserved names and nothing else."""
-        self.names: dict[str, Any] = {}
+        # A module, so that what looks a name up by `__module__` finds what cells define: forward
+        # references in typing.get_type_hints(), functions handed to multiprocessing.
+        self.module = types.ModuleType("__main__")
+        self.names: dict[str, Any] = vars(self.module)
         self._answer: dict[str, Any] = {"content": "", "ready": False}
         self._reserved: dict[str, Any] = {
             "llm_query": asker.llm_query,
@@ -106,18 +111,18 @@ class Namespace:
         """Describes the names cells have bound: name, type and size, never a value."""
         described: list[dict[str, Any]] = []
         for name, value in list(self.names.items()):
-            if name.startswith("_") or name == _ANSWER:
+            # `globals()[5] = 1` is a cell's right.
+            if type(name) is not str or name.startswith("_") or name == _ANSWER:
                 continue
-            if isinstance(value, types.ModuleType):
+            if issubclass(type(value), types.ModuleType):
                 continue
             if name in self._reserved and not name.startswith("context"):
                 continue
-            size = len(value) if type(value) in _SIZED else None
             described.append(
                 {
                     "name": name[:_NAME_CHARS],
-                    "type": type(value).__name__[:_NAME_CHARS],
-                    "size": size,
+                    "type": type_name(value)[:_NAME_CHARS],
+                    "size": _size(value),
                 }
             )
         described.sort(key=lambda entry: entry["size"] or 0, reverse=True)
@@ -161,3 +166,23 @@ class Namespace:
             for entry in self.variables()
         ]
         return "\n".join(lines) or "no variables yet"
+
+
+def type_name(value: object) -> str:
+    """Returns the name of a value's type, and runs none of the cell's code for it."""
+    # Not `type(value).__name__`: the type's own type may be a cell's, and have a property there.
+    name = _TYPE_NAME.__get__(type(value))
+    return name if type(name) is str else ""
+
+
+def _size(value: object) -> int | None:
+    """Returns how many items a value of a plain type has."""
+    # By identity: `in` would compare, which a cell's metaclass may answer with code of its own.
+    if not any(type(value) is sized for sized in _SIZED):
+        return None
+    try:
+        return len(value)  # type: ignore[arg-type] # it is one of those
+    except (ValueError, OverflowError):
+        # A memoryview that was released has no length any more, and a range may have more than
+        # `sys.maxsize`.
+        return None

@@ -14,7 +14,12 @@ from typing import Any, Literal
 
 from sandbox_image.repl.language import CellRejectedError, compile_cell
 from sandbox_image.repl.mailbox import Interrupts
-from sandbox_image.repl.namespace import AnswerTooLargeError, FinalAnswer, Namespace
+from sandbox_image.repl.namespace import (
+    AnswerTooLargeError,
+    FinalAnswer,
+    Namespace,
+    type_name,
+)
 
 _CELL_PREFIX = "<cell "
 _MESSAGE_CHARS = 8 * 1024 // 4  # 8 KiB on the wire, four bytes a character at worst
@@ -135,7 +140,7 @@ def _describe(error: BaseException) -> dict[str, str]:
     if len(text) > _TRACEBACK_CHARS:
         half = _TRACEBACK_CHARS // 2
         text = f"{text[:half]}\n...\n{text[-half:]}"
-    return _error(type(error).__name__, message[:_MESSAGE_CHARS], text)
+    return _error(type_name(error), message[:_MESSAGE_CHARS], text)
 
 
 def _error(type_name: str, message: str, traceback_text: str = "") -> dict[str, str]:

@@ -8,61 +8,74 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.program_contexts import CONTEXTS, TEXT
+
+from orchestrator.domain import Context
 from sandbox_image.repl.language import LanguagePolicy, builtins_for, compile_cell
 
 _CORPORA = Path(__file__).parent / "corpora"
 
-TEXT = """\
-# Chapter 1: The Harbour
-Alice Moore met Bob Stone on 2024-03-05 at the harbour. The magic number is 48213.
-They spoke about the tide, the wind and the price of salt.
+#: A line that begins another cell of the same program, and may say how that cell ends:
+#: `# %%`, `# %% raises ValueError`, `# %% rejected`, `# %% final 42`.
+_SEPARATOR = "# %%"
 
-# Chapter 2: The Letter
-On 2023-12-24 a letter came. Alice read it twice, and the lamp burned low.
-Nobody else in the town had seen the blue seal on the envelope before.
 
-# Chapter 3: The Road
-The road to the hills was long. Write to stone@example.org before 2024-11-30.
-"""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramCell:
+    """One cell of a program.
 
-CONTEXTS: dict[str, object] = {
-    "text": TEXT,
-    "documents": ["The weather was fair.", "Budget: the budget grew.", "No budget was left here."],
-    "data": {
-        "user": {"name": "Ann", "tags": ["a", "b"]},
-        "orders": [{"id": 1, "total": 10.0}, {"id": 2, "total": 20.5}],
-    },
-    "messages": [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "What is the tide?"},
-        {"role": "assistant", "content": "High."},
-    ],
-}
+    Attributes:
+        source: Its text.
+        ending: "" where it ends by itself, else `raises <type>`, `rejected` or `final <answer>`.
+    """
+
+    source: str
+    ending: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """One cell that asserts its own result.
+    """Cells that assert their own results.
 
     Attributes:
         name: What it is about.
         context: What it finds under that name.
-        source: Its text.
+        cells: One or more, run in order in one session.
     """
 
     name: str
-    context: object
-    source: str
+    context: Context
+    cells: tuple[ProgramCell, ...]
+
+    @property
+    def accepted_sources(self) -> tuple[str, ...]:
+        """The cells that are meant to be run: all but those that show what a rejection is."""
+        return tuple(cell.source for cell in self.cells if cell.ending != "rejected")
 
 
 def programs_in(folder: str) -> list[Program]:
-    """Reads every cell of one corpus; its first line says which context it expects."""
-    programs = []
+    """Reads every program of one corpus; its first line says which context it expects."""
+    programs = list[Program]()
     for path in sorted((_CORPORA / folder).glob("*.cell")):
-        source = path.read_text(encoding="utf-8")
-        kind = source.partition("\n")[0].removeprefix("# context: ")
-        programs.append(Program(name=path.stem, context=CONTEXTS[kind], source=source))
-    return programs
+        first, _, text = path.read_text(encoding="utf-8").partition("\n")
+        kind = first.removeprefix("# context: ")
+        programs.append(Program(name=path.stem, context=CONTEXTS[kind], cells=_cells_of(text)))
+    # Those with the same context one after the other: it need not be sent again for each.
+    kinds = [id(context) for context in CONTEXTS.values()]
+    return sorted(programs, key=lambda program: kinds.index(id(program.context)))
+
+
+def _cells_of(text: str) -> tuple[ProgramCell, ...]:
+    cells = []
+    ending, lines = "", list[str]()
+    for line in [*text.split("\n"), _SEPARATOR]:
+        if not line.startswith(_SEPARATOR):
+            lines.append(line)
+            continue
+        if source := "\n".join(lines).strip("\n"):
+            cells.append(ProgramCell(source=source + "\n", ending=ending))
+        ending, lines = line.removeprefix(_SEPARATOR).strip(), []
+    return tuple(cells)
 
 
 def namespace_for(policy: LanguagePolicy, context: object = TEXT) -> dict[str, object]:

@@ -3,10 +3,12 @@ import inspect
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.cell_corpus import TEXT, programs_in
+from support.cell_corpus import programs_in
+from support.program_contexts import TEXT
 
 from sandbox_image.repl.language import CellRejectedError, LanguagePolicy, compile_cell
 
+_SOURCES = [cell.source for program in programs_in("legitimate") for cell in program.cells]
 _MISTAKES = [
     pytest.param("x = 1\nx = 'abc\n", 2, "triple quotes", id="string"),
     pytest.param("x = 1\ny = '''abc\nmore", 2, "same three quotes", id="triple"),
@@ -142,7 +144,7 @@ def test_any_text_is_compiled_or_rejected(source: str) -> None:
 @given(data=st.data())
 def test_any_cut_program_is_compiled_or_rejected(data: st.DataObject) -> None:
     """A program that was cut off anywhere comes back as a rejection, or still compiles."""
-    source = data.draw(st.sampled_from(programs_in("legitimate"))).source
+    source = data.draw(st.sampled_from(_SOURCES))
     start = data.draw(st.integers(0, len(source)))
     cut = source[start : data.draw(st.integers(start, len(source)))]
 

@@ -370,3 +370,70 @@ def test_context_with_room_control(directory: Path) -> None:
         _, stdout, _ = broker.run("print(len(context))")
 
     assert int(stdout) == 100 * _MIB
+
+
+_ODD_TYPE = (
+    "class Meta(type):\n    __hash__ = None\n    {member}\n"
+    "class Odd(metaclass=Meta): pass\nodd = Odd()"
+)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "view = memoryview(b'abc')\nview.release()",
+        "many = range(10**30)",
+        "globals()[5] = 'five'",
+        _ODD_TYPE.format(member="__name__ = property(lambda cls: 1 / 0)"),
+        _ODD_TYPE.format(member="def __eq__(cls, other): 1 / 0"),
+        "class Odd:\n    __class__ = property(lambda self: 1 / 0)\nodd = Odd()",
+    ],
+    ids=["released", "too-long", "no-name", "name-of-type", "comparison", "class"],
+)
+def test_variable_that_cannot_be_described_costs_nothing(
+    broker: ScriptedBroker, source: str
+) -> None:
+    """Variables are described without running a line of theirs, so none can end the session."""
+    result, _, stderr = broker.run(f"kept = 7\n{source}")
+    _, stdout, _ = broker.run("print(kept)")
+
+    assert (result.outcome, stderr) == (pb.OUTCOME_SUCCEEDED, b"")
+    assert stdout == b"7\n"
+
+
+def test_error_whose_type_hides_its_name_is_told(broker: ScriptedBroker) -> None:
+    """An error is named by its type, whatever the type's own type says."""
+    result, _, _ = broker.run(
+        "class Meta(type):\n    __name__ = property(lambda cls: 5)\n"
+        "class Odd(Exception, metaclass=Meta): pass\nraise Odd('why')"
+    )
+
+    assert (result.error.type_name, result.error.message) == ("Odd", "why")
+
+
+def test_main_module_is_the_cells_own(broker: ScriptedBroker) -> None:
+    """What looks up a name by its module finds what cells define, and nothing of the worker."""
+    result, stdout, _ = broker.run(
+        "import sys, typing\n"
+        "class Node:\n    next: 'Node'\n"
+        "main = vars(sys)['modules']['__main__']\n"
+        "print(typing.get_type_hints(Node)['next'] is Node, vars(main) is globals())"
+    )
+
+    assert (result.outcome, stdout) == (pb.OUTCOME_SUCCEEDED, b"True True\n"), result.error
+
+
+def test_query_of_a_process_that_a_cell_started_is_refused(broker: ScriptedBroker) -> None:
+    """A fork of the REPL process does not take answers from the channel, and is told what to do."""
+    result, stdout, _ = broker.run(
+        "import os\n"
+        "near, far = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    try:\n        llm_query('any?')\n"
+        "    except RuntimeError as error:\n        os.write(far, str(error).encode())\n"
+        "    os._exit(0)\n"
+        "os.wait()\nprint(os.read(near, 4096).decode())"
+    )
+
+    assert result.outcome == pb.OUTCOME_SUCCEEDED, result.error
+    assert b"llm_query_batched" in stdout
