@@ -146,7 +146,7 @@ async def test_memory_is_each_sandboxs_own(provider: SandboxProvider) -> None:
             probe(one, MOST_OF_THE_MEMORY), probe(other, MOST_OF_THE_MEMORY)
         )
 
-        assert told == [LIMITS.memory_bytes // 2] * 2
+        assert list(told) == [LIMITS.memory_bytes // 2] * 2
         assert await goes_on(one)
         assert await goes_on(other)
 
