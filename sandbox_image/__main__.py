@@ -1,18 +1,20 @@
 """The container's one program: start the REPL process, look at the walls, attach.
 
 The order is the point. The REPL process is forked first, before the token is read and before gRPC
-(which survives no fork) is imported, so that it holds neither.
+(which survives no fork) is imported, so that it holds neither. While gRPC is imported it gives up
+what no cell needs; the worker says hello only when it has.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from sandbox_image import hardening
-from sandbox_image.repl.process import ReplProcess
-from sandbox_image.walls import find_walls
+from sandbox_image.repl.process import BadFrameError, ChannelClosedError, ReplProcess
+from sandbox_image.walls import FoundWalls, find_walls
 
 #: Where the orchestrator mounts the sandbox's own socket directory.
 _MOUNT = Path("/run/rlm")
@@ -31,7 +33,7 @@ def main(socket_directory: Path) -> int:
     """
     hardening.ignore_signals()
     hardening.adopt_orphans()
-    repl = ReplProcess.start()
+    repl = ReplProcess.start(hidden=socket_directory)
     hardening.forbid_inspection()
     # Only now: a process that has imported gRPC must not fork.
     import grpc  # noqa: PLC0415
@@ -50,8 +52,12 @@ def main(socket_directory: Path) -> int:
             ("grpc.max_receive_message_length", 64 * 2**20),
         ),
     )
+    try:
+        walls = find_all_walls(repl)
+    except (ChannelClosedError, BadFrameError) as error:
+        return _fail(f"the REPL process: {error}")
     worker = Worker(
-        channel=channel, token=token, repl=repl, walls=find_walls(), image_release=_IMAGE_RELEASE
+        channel=channel, token=token, repl=repl, walls=walls, image_release=_IMAGE_RELEASE
     )
     try:
         worker.run()
@@ -60,6 +66,23 @@ def main(socket_directory: Path) -> int:
     finally:
         repl.kill()
     return 0
+
+
+def find_all_walls(repl: ReplProcess) -> FoundWalls:
+    """Returns the walls around this process, and those that the REPL process found around itself.
+
+    Raises:
+        ChannelClosedError: The REPL process could not put them up and has ended.
+        BadFrameError: It said something else.
+    """
+    confinement = repl.hear_confinement()
+    return replace(
+        find_walls(),
+        repl_open_calls=confinement.open_calls,
+        repl_seccomp_mode=confinement.seccomp_mode,
+        is_repl_inspectable=confinement.is_inspectable or repl.is_inspectable,
+        landlock_abi=confinement.landlock_abi,
+    )
 
 
 def _fail(reason: str) -> int:

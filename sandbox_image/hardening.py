@@ -11,23 +11,18 @@ import signal
 
 _PR_SET_DUMPABLE = 4  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36
-#: Signals whose default ends a process. As PID 1 the kernel drops those without a handler, but
-#: Python installs handlers of its own for some, and outside a container nothing is dropped.
-_IGNORED = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-    signal.SIGPIPE,
-)
+#: Nobody has a choice about the first two; the third wakes the worker when a process has ended.
+_NOT_IGNORED = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD})
 
 
 def ignore_signals() -> None:
-    """Makes this process deaf to every signal a cell could send it, but the two nobody can."""
-    for number in _IGNORED:
+    """Makes this process deaf to every signal a cell could send it, but those nobody can.
+
+    As PID 1 the kernel drops signals without a handler, but Python installs handlers of its own for
+    some, and outside a container nothing is dropped. A fault of its own still ends it: the kernel
+    does not ask then (signal(7)).
+    """
+    for number in signal.valid_signals() - _NOT_IGNORED:
         signal.signal(number, signal.SIG_IGN)
 
 

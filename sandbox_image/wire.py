@@ -18,6 +18,7 @@ OUTPUT_PIECE_BYTES = 64 * 1024
 #: Largest request sent: the contract's 4 MiB less what the other fields and the framing take.
 _REQUEST_BYTES = 4 * 2**20 - 64 * 1024
 _MAX_TEXT_CHARS = 16 * 1024
+_MAX_CALLS = 64  # as the contract has it; one is one too many already
 
 _OUTCOMES = {
     "succeeded": pb.OUTCOME_SUCCEEDED,
@@ -199,7 +200,7 @@ def failed_answer(reason: str, message: str) -> JsonObject:
 
 
 def _calls(names: tuple[str, ...] | None) -> pb.CallNames | None:
-    return None if names is None else pb.CallNames(names=names)
+    return None if names is None else pb.CallNames(names=names[:_MAX_CALLS])
 
 
 def _duration(seconds: float) -> Duration:

@@ -207,8 +207,8 @@ def promised_walls(runtime: Runtime) -> Walls:
         supplementary_gids=frozenset(),
         is_root_read_only=True,
         open_calls=None,
-        repl_open_calls=None,
-        repl_seccomp_mode=None,
-        is_repl_inspectable=None,
+        repl_open_calls=frozenset(),
+        repl_seccomp_mode=2,  # under gVisor too: this filter is its sentry's own business
+        is_repl_inspectable=False,
         landlock_abi=None,
     )

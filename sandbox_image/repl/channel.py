@@ -45,6 +45,7 @@ class FrameKind(IntEnum):
     QUERY = 17
     SPARE = 18  # carries one descriptor
     BOUND = 19  # the context that was sent last is a value now
+    CONFINED = 20  # once, before anything else: what the process has given up
 
 
 class ChannelClosedError(Exception):

@@ -8,6 +8,7 @@ would cost the session everything it has computed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -16,7 +17,9 @@ import sys
 import threading
 import traceback
 from io import TextIOWrapper
+from pathlib import Path
 
+from sandbox_image.repl import landlock, sqlite_locking
 from sandbox_image.repl.asking import Asker
 from sandbox_image.repl.channel import (
     ChannelClosedError,
@@ -24,7 +27,9 @@ from sandbox_image.repl.channel import (
     FrameKind,
     FrameReader,
     JsonObject,
+    encode,
 )
+from sandbox_image.repl.confinement import confine
 from sandbox_image.repl.contexts import ContextAssembly
 from sandbox_image.repl.mailbox import Interrupts, Mailbox
 from sandbox_image.repl.memory_limit import limit_memory
@@ -37,6 +42,11 @@ _RESERVED_BYTES = 96 * 2**20
 _LEAST_DATA_BYTES = 64 * 2**20
 #: Threads of a cell: the usual 8 MiB of address space each would hit the soft limit at about 100.
 _THREAD_STACK_BYTES = 2 * 2**20
+#: Signals without a choice, and the two that Python ignores from its start: to write where nobody
+#: reads, or too much, is an error of the call and not the end of the program.
+_NOT_CHANGED = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ})
+#: No process has more (fs.nr_open, proc(5)).
+_MOST_DESCRIPTORS = 2**20
 
 
 class ReplLoop:
@@ -52,7 +62,6 @@ class ReplLoop:
         sys.modules["__main__"] = self._namespace.module
         self._runner = CellRunner(self._namespace, self._interrupts)
         self._assembly: ContextAssembly | None = None
-        self._spare_pids: list[int] = []
 
     def run(self) -> None:
         """Does what the worker asks until it is gone."""
@@ -107,7 +116,7 @@ class ReplLoop:
         Left out while a cell's threads live: a fork would lose them, and an executor that is still
         open would hang for ever in the copy. The worker then has only an older spare.
         """
-        self._reap_spares()
+        self._reap()
         if threading.active_count() > 1:
             return
         try:
@@ -124,27 +133,36 @@ class ReplLoop:
             return
         if pid:
             near.close()
-            self._spare_pids.append(pid)
-            self._mailbox.send(
-                FrameKind.SPARE, {"pid": pid, "is_base": is_base}, descriptor=far.fileno()
-            )
-            far.close()
+            with far:
+                self._announce(pid, far, is_base=is_base)
+            if is_base:
+                # What can take over with the contexts shall outlive a cell that kills all it can.
+                landlock.leave_signals_behind()
             return
         far.close()
         self._mailbox.close()
         reader = _wait_to_take_over(near)
-        self._spare_pids.clear()
         self._mailbox = Mailbox(near, self._interrupts, reader=reader)
         random.seed()
         self._leave_spare(is_base=is_base)
 
-    def _reap_spares(self) -> None:
-        still_there = []
-        for pid in self._spare_pids:
-            with contextlib.suppress(ChildProcessError):
-                if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                    still_there.append(pid)
-        self._spare_pids = still_there
+    def _announce(self, pid: int, far: socket.socket, *, is_base: bool) -> None:
+        """Hands the worker a spare's channel; without it the spare ends by itself."""
+        spare = {"pid": pid, "is_base": is_base}
+        try:
+            self._mailbox.send(FrameKind.SPARE, spare, descriptor=far.fileno())
+        except OSError as error:
+            # The kernel counts descriptors under way by user, over all containers (unix(7)), so
+            # another sandbox may have sent them all: the session goes on without a spare.
+            if error.errno != errno.ETOOMANYREFS:
+                raise
+
+    @staticmethod
+    def _reap() -> None:
+        """Collects what a cell started and did not wait for: it would count as a process."""
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def _wait_to_take_over(connection: socket.socket) -> FrameReader:
@@ -162,43 +180,45 @@ def _wait_to_take_over(connection: socket.socket) -> FrameReader:
     return reader
 
 
-def repl_main(connection: socket.socket, *, stdout: int, stderr: int) -> None:
+def repl_main(
+    connection: socket.socket, *, stdout: int, stderr: int, worker_pid: int, hidden: Path
+) -> None:
     """Becomes the REPL process; never returns.
 
     Args:
         connection: This process's end of the channel.
         stdout: Write end of the pipe the worker reads a cell's output from.
         stderr: Likewise.
+        worker_pid: The worker's number.
+        hidden: The directory of the worker's socket.
     """
     status = 70  # EX_SOFTWARE (sysexits.h)
     try:
-        _become_ordinary(stdout=stdout, stderr=stderr)
-        ReplLoop(connection).run()
+        _become_ordinary(connection, stdout=stdout, stderr=stderr)
+        sqlite_locking.keep_off_kernel_locks()
+        loop = ReplLoop(connection)
+        confinement = confine(worker_pid=worker_pid, hidden=hidden)
+        connection.sendall(encode(FrameKind.CONFINED, confinement.as_json()))
+        loop.run()
         status = 0
     except BaseException:  # noqa: BLE001 - the process ends here, whatever it is
         traceback.print_exc()
     os._exit(status)
 
 
-def _become_ordinary(*, stdout: int, stderr: int) -> None:
-    """Gives the process the standard streams and signals a Python program expects."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGQUIT,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-        signal.SIGALRM,
-        signal.SIGCHLD,
-    ):
+def _become_ordinary(connection: socket.socket, *, stdout: int, stderr: int) -> None:
+    """Gives the process the standard streams and signals a Python program expects.
+
+    Whatever else the worker had open, its own standard streams too, is closed.
+    """
+    for number in signal.valid_signals() - _NOT_CHANGED:
         signal.signal(number, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
-    for descriptor in {null, stdout, stderr} - {0, 1, 2}:
-        os.close(descriptor)
+    os.closerange(3, connection.fileno())
+    os.closerange(connection.fileno() + 1, _MOST_DESCRIPTORS)
     # New objects, not the old ones set up anew: those remember the files they were opened on.
     sys.stdout = sys.__stdout__ = _text_stream(1)  # type: ignore[misc]  # final for others
     sys.stderr = sys.__stderr__ = _text_stream(2)  # type: ignore[misc]  # likewise

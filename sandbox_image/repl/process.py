@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
@@ -23,11 +24,14 @@ from sandbox_image.repl.channel import (
     JsonObject,
     encode,
 )
+from sandbox_image.repl.confinement import Confinement
 from sandbox_image.repl.loop import repl_main
 
 #: How long leftover processes are hunted before everything but the worker is killed.
 _SWEEP_S = 2.0
 _READ_BYTES = 64 * 1024
+#: How long the REPL process may take to give up what it does; it takes some milliseconds.
+_CONFINING_S = 20.0
 #: No process has a higher number (PID_MAX_LIMIT, proc(5)); one that a cell made up may.
 _MAX_PID = 2**22
 
@@ -74,8 +78,13 @@ class ReplProcess:
         self._adopt(self.connection)
 
     @classmethod
-    def start(cls) -> ReplProcess:
-        """Forks the REPL process. To be called before anything has started a thread."""
+    def start(cls, *, hidden: Path) -> ReplProcess:
+        """Forks the REPL process. To be called before anything has started a thread.
+
+        Args:
+            hidden: The directory of the worker's socket, which that process shall not reach.
+        """
+        worker_pid = os.getpid()
         worker_end, repl_end = socket.socketpair()
         stdout_read, stdout_write = os.pipe()
         stderr_read, stderr_write = os.pipe()
@@ -85,7 +94,13 @@ class ReplProcess:
             os.close(stdout_read)
             os.close(stderr_read)
             _be_first_to_die()
-            repl_main(repl_end, stdout=stdout_write, stderr=stderr_write)
+            repl_main(
+                repl_end,
+                stdout=stdout_write,
+                stderr=stderr_write,
+                worker_pid=worker_pid,
+                hidden=hidden,
+            )
         repl_end.close()
         os.close(stdout_write)
         os.close(stderr_write)
@@ -134,6 +149,38 @@ class ReplProcess:
             else:
                 frames.append(frame)
         return frames
+
+    def hear_confinement(self) -> Confinement:
+        """Waits until the process has given up what no cell needs, and says what is left.
+
+        To be called once, before anything is sent: no cell has run yet, so what is heard is true.
+
+        Raises:
+            ChannelClosedError: The process ended instead; what it said of it is in the message.
+            BadFrameError: It said something else.
+        """
+        give_up_s = time.monotonic() + _CONFINING_S
+        self.connection.settimeout(_CONFINING_S)
+        try:
+            while (frame := self._reader.next_frame()) is None and time.monotonic() < give_up_s:
+                self._reader.receive()
+        except (ChannelClosedError, BlockingIOError) as error:
+            last_words = self.read_output(self.stderr).decode(errors="replace")
+            raise ChannelClosedError(f"it ended before it was confined: {last_words}") from error
+        finally:
+            self.connection.settimeout(0)
+        if frame is None:
+            raise BadFrameError("it was not confined in time")
+        return Confinement.from_json(frame.json(kind=FrameKind.CONFINED))
+
+    @property
+    def is_inspectable(self) -> bool:
+        """Whether another process of the same user may look into it: this one tries."""
+        try:
+            with open(f"/proc/{self.pid}/mem", "rb"):  # noqa: PTH123
+                return True
+        except OSError:
+            return False
 
     def _add_spare(self, claim: JsonObject) -> None:
         pid, descriptor = claim.get("pid"), self._reader.take_descriptor()

@@ -47,8 +47,11 @@ LIMITS = SandboxLimits(memory_bytes=128 * 2**20)
 WAIT_FOR_EVER = "import signal; signal.pause()"
 FIND_WALLS = """
 import dataclasses, json
-from sandbox_image.walls import find_walls
-print(json.dumps(dataclasses.asdict(find_walls())))
+from pathlib import Path
+from sandbox_image.__main__ import find_all_walls
+from sandbox_image.repl.process import ReplProcess
+repl = ReplProcess.start(hidden=Path("/run/rlm"))
+print(json.dumps(dataclasses.asdict(find_all_walls(repl))))
 """
 LIST_MOUNTS = "import json; print(json.dumps(open('/proc/mounts').read().splitlines()))"
 FILL_MEMORY = """

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 from support.broker_host import EchoQueries
 from support.docker_sandboxes import open_provider
+from support.second_stage import NO_SECOND_STAGE
 
 from orchestrator.ports import Sandbox, SandboxProvider
 
@@ -20,6 +21,23 @@ async def provider() -> AsyncIterator[SandboxProvider]:
 async def shared_sandbox(provider: SandboxProvider) -> AsyncIterator[Sandbox]:
     """A sandbox for probes that leave it as they found it."""
     async with provider.open(EchoQueries()) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bare_provider() -> AsyncIterator[SandboxProvider]:
+    """The way to sandboxes whose REPL process gives up nothing.
+
+    What holds there, the container and the worker hold by themselves.
+    """
+    async with open_provider(weakening=NO_SECOND_STAGE) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bare_sandbox(bare_provider: SandboxProvider) -> AsyncIterator[Sandbox]:
+    """One of those, for probes that leave it as they found it."""
+    async with bare_provider.open(EchoQueries()) as opened:
         yield opened
 
 

@@ -237,12 +237,15 @@ FATAL = {
 
 @pytest.mark.parametrize("attack", FATAL.values(), ids=FATAL)
 async def test_attack_on_the_worker_ends_in_bounded_time_and_touches_nobody_else(
-    provider: SandboxProvider, attack: str
+    provider: SandboxProvider, bare_provider: SandboxProvider, attack: str
 ) -> None:
-    """A cell may end its own worker, and nothing else: no hang, no host memory, no next sandbox."""
+    """A cell may end its own worker, and nothing else: no hang, no host memory, no next sandbox.
+
+    Tried without the second stage, which would not let one of them have its socket.
+    """
     host_bytes = psutil.Process().memory_info().rss
     async with asyncio.timeout(60):
-        async with provider.open(EchoQueries()) as sandbox:
+        async with bare_provider.open(EchoQueries()) as sandbox:
             with suppress(SandboxLostError, ProtocolViolationError):
                 for source in (f"{CHANNEL}\n{attack}", "pass", "pass"):
                     await run(sandbox, source, timeout_s=2)

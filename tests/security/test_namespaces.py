@@ -35,7 +35,7 @@ DEVICES = {
 }
 LIST_DEVICES = "tell(os.listdir('/dev'))"
 TERMINALS = """
-tell([attempt(os.open, path, os.O_RDWR) for path in ("/dev/console", "/dev/tty")])
+tell([attempt(os.open, path, os.O_RDONLY) for path in ("/dev/console", "/dev/tty")])
 """
 
 FIRST_PROCESS = "tell(open('/proc/1/cmdline').read().split('\\0')[0])"

@@ -1,4 +1,7 @@
-"""A cell that looks for a way out: devices, addresses, the host's own listeners."""
+"""A cell that looks for a way out: devices, addresses, the host's own listeners.
+
+Whatever needs a socket is tried where the second stage is off: with it there are no sockets.
+"""
 
 import secrets
 import socket
@@ -9,13 +12,17 @@ import psutil
 import pytest
 from support.docker_sandboxes import told_in_another
 from support.probes import probe
+from support.second_stage import NO_SECOND_STAGE, together
 from support.weakenings import BRIDGE_NETWORK, HOST_NETWORK
 
 from orchestrator.ports import Sandbox
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
 
-DEVICES = "tell(sorted(name for _, name in socket.if_nameindex()))"
+DEVICES = """
+lines = open("/proc/net/dev").read().splitlines()[2:]
+tell(sorted(line.partition(":")[0].strip() for line in lines))
+"""
 ROUTES = "tell(len(open('/proc/net/route').read().splitlines()) - 1)"
 RESOLVER = "tell(open('/etc/resolv.conf').read())"
 SOCKET_FILES = """
@@ -29,6 +36,9 @@ for folder, _, names in os.walk("/"):
             found.append(path)
 tell(found)
 """
+
+
+BARE_IN_HOST_NETWORK = together(NO_SECOND_STAGE, HOST_NETWORK)
 
 
 def addresses_of_this_host() -> list[str]:
@@ -71,10 +81,10 @@ def connect_everywhere(listener: socket.socket) -> str:
 
 
 async def test_connection_to_the_host_is_refused(
-    shared_sandbox: Sandbox, tcp_listener: socket.socket
+    bare_sandbox: Sandbox, tcp_listener: socket.socket
 ) -> None:
     """A cell cannot reach even an address the host itself listens on."""
-    told = await probe(shared_sandbox, connect_everywhere(tcp_listener))
+    told = await probe(bare_sandbox, connect_everywhere(tcp_listener))
 
     assert set(told) == {"ENETUNREACH", "ECONNREFUSED"}  # the latter by its own loopback
     with pytest.raises(BlockingIOError):
@@ -83,7 +93,7 @@ async def test_connection_to_the_host_is_refused(
 
 async def test_connection_to_the_host_control(tcp_listener: socket.socket) -> None:
     """The same cell connects once the wall is down, so the probe itself works."""
-    told = await told_in_another(connect_everywhere(tcp_listener), weakening=HOST_NETWORK)
+    told = await told_in_another(connect_everywhere(tcp_listener), weakening=BARE_IN_HOST_NETWORK)
 
     assert set(told) == {"done"}
     tcp_listener.accept()[0].close()
@@ -108,18 +118,16 @@ def send_everywhere(listener: socket.socket) -> str:
     )
 
 
-async def test_datagram_does_not_leave(
-    shared_sandbox: Sandbox, udp_listener: socket.socket
-) -> None:
+async def test_datagram_does_not_leave(bare_sandbox: Sandbox, udp_listener: socket.socket) -> None:
     """Nor is there a way out for what needs no connection, as a name server's question."""
-    assert set(await probe(shared_sandbox, send_everywhere(udp_listener))) == {"ENETUNREACH"}
+    assert set(await probe(bare_sandbox, send_everywhere(udp_listener))) == {"ENETUNREACH"}
 
 
 async def test_datagram_control(udp_listener: socket.socket) -> None:
     """The same datagram arrives once the wall is down."""
-    assert set(await told_in_another(send_everywhere(udp_listener), weakening=HOST_NETWORK)) == {
-        "done"
-    }
+    assert set(
+        await told_in_another(send_everywhere(udp_listener), weakening=BARE_IN_HOST_NETWORK)
+    ) == {"done"}
     assert udp_listener.recv(100) == b"leak"
 
 
@@ -138,15 +146,18 @@ def connect_to(listener: socket.socket) -> str:
 
 
 async def test_abstract_socket_of_the_host_is_out_of_reach(
-    shared_sandbox: Sandbox, abstract_listener: socket.socket
+    bare_sandbox: Sandbox, abstract_listener: socket.socket
 ) -> None:
     """Abstract names belong to a network, not to a file system (CVE-2020-15257)."""
-    assert await probe(shared_sandbox, connect_to(abstract_listener)) == "ECONNREFUSED"
+    assert await probe(bare_sandbox, connect_to(abstract_listener)) == "ECONNREFUSED"
 
 
 async def test_abstract_socket_control(abstract_listener: socket.socket) -> None:
     """In the host's network the same name is answered."""
-    assert await told_in_another(connect_to(abstract_listener), weakening=HOST_NETWORK) == "done"
+    assert (
+        await told_in_another(connect_to(abstract_listener), weakening=BARE_IN_HOST_NETWORK)
+        == "done"
+    )
 
 
 async def test_the_only_socket_file_is_the_brokers(shared_sandbox: Sandbox) -> None:

@@ -6,6 +6,7 @@ import pytest
 from support.broker_host import EchoQueries
 from support.docker_sandboxes import told_in_another
 from support.probes import goes_on, probe, run
+from support.second_stage import NO_SECOND_STAGE, together
 from support.weakenings import HOST_PROCESSES, NO_SECCOMP
 
 from orchestrator.errors import SandboxLostError
@@ -45,6 +46,7 @@ def seize(pid):
 child = os.fork()
 while child == 0: time.sleep(1)
 """
+UNFILTERED = together(NO_SECOND_STAGE, NO_SECCOMP)
 #: The first words of each process's command line.
 COMMANDS = """
 found = []
@@ -65,9 +67,9 @@ async def test_the_worker_cannot_be_looked_into(shared_sandbox: Sandbox) -> None
     assert set(found.values()) <= {"EACCES", "EPERM"}
 
 
-async def test_the_worker_cannot_be_looked_into_control(shared_sandbox: Sandbox) -> None:
-    """The cell's own process has no such wall around it, and all of it is read."""
-    found: dict[str, str] = await probe(shared_sandbox, f"{LOOK}\ntell(look('self'))")
+async def test_the_worker_cannot_be_looked_into_control(bare_sandbox: Sandbox) -> None:
+    """A process that did not close itself has no such wall around it, and all of it is read."""
+    found: dict[str, str] = await probe(bare_sandbox, f"{LOOK}\ntell(look('self'))")
 
     assert set(found.values()) == {"done"}
 
@@ -80,27 +82,33 @@ async def test_the_worker_cannot_be_seized(shared_sandbox: Sandbox) -> None:
 
 async def test_the_worker_cannot_be_seized_where_system_calls_are_not_filtered() -> None:
     """The worker's own wall holds by itself; as a control, a child of the cell's has none."""
-    told = await told_in_another(f"{SEIZE}\ntell([seize(1), seize(child)])", weakening=NO_SECCOMP)
+    told = await told_in_another(f"{SEIZE}\ntell([seize(1), seize(child)])", weakening=UNFILTERED)
 
     assert told == [["EPERM", "EPERM"], ["here", "traced"]]
 
 
-async def test_the_workers_standing_cannot_be_raised_or_lowered(shared_sandbox: Sandbox) -> None:
+STANDING = "tell([attempt(open, f'/proc/{pid}/oom_score_adj', 'w') for pid in (1, os.getpid())])"
+
+
+async def test_nobodys_standing_can_be_raised_or_lowered(shared_sandbox: Sandbox) -> None:
     """The kernel's choice of whom to end for want of memory stays as the worker set it."""
-    told = await probe(
-        shared_sandbox,
-        "tell([attempt(open, f'/proc/{pid}/oom_score_adj', 'w') for pid in (1, os.getpid())])",
-    )
-
-    assert told == ["EACCES", "done"]
+    assert await probe(shared_sandbox, STANDING) == ["EACCES", "EACCES"]
 
 
-async def test_limits_set_on_the_worker_end_the_sandbox_at_worst(provider: SandboxProvider) -> None:
+async def test_nobodys_standing_control(bare_sandbox: Sandbox) -> None:
+    """The worker's is its own by itself; the other one is what the second stage closes."""
+    assert await probe(bare_sandbox, STANDING) == ["EACCES", "done"]
+
+
+async def test_limits_set_on_the_worker_end_the_sandbox_at_worst(
+    provider: SandboxProvider, bare_provider: SandboxProvider
+) -> None:
     """A process may set limits of any other of its user's (prlimit(2)): then its sandbox is lost.
 
-    Nobody waits for a worker that cannot open a file any more, and nobody else notices.
+    Nobody waits for a worker that cannot open a file any more, and nobody else notices. It takes a
+    cell that got past the second stage.
     """
-    async with provider.open(EchoQueries()) as sandbox:
+    async with bare_provider.open(EchoQueries()) as sandbox:
         with suppress(SandboxLostError):
             await run(
                 sandbox,

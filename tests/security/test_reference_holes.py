@@ -11,6 +11,7 @@ import pytest
 from support.docker_sandboxes import Weakening, open_provider, open_sandbox
 from support.fake_models import FakeModel
 from support.probes import probe, run
+from support.second_stage import NO_LANDLOCK, together
 
 from orchestrator.domain import Draft, Outcome, RunLimits
 from orchestrator.engine.ledger import Ledger
@@ -144,7 +145,7 @@ async def test_link_planted_by_a_cell_control(tmp_path: Path) -> None:
     def mount(config: dict[str, Any]) -> None:
         config["HostConfig"]["Binds"].append(f"{shared}:/mnt:rw")
 
-    async with open_sandbox(weakening=Weakening(change=mount)) as sandbox:
+    async with open_sandbox(weakening=together(NO_LANDLOCK, Weakening(change=mount))) as sandbox:
         planted = await probe(sandbox, PLANT_LINKS.format(target=str(target)))
         (shared / "result.json").write_text("forged")
 

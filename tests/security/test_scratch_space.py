@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from support.docker_sandboxes import LIMITS, open_sandbox, told_in_another
 from support.probes import goes_on, probe
+from support.second_stage import NO_SECOND_STAGE, together
 from support.weakenings import EXECUTABLE_TMP
 
 from orchestrator.ports import Sandbox
@@ -102,18 +103,25 @@ async def test_full_scratch_can_be_tidied(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("folder", ["/tmp"])
-async def test_no_program_runs_from_scratch(sandbox: Sandbox, folder: str) -> None:
-    """A file that a cell wrote is neither started nor mapped as code."""
-    told = await probe(sandbox, RUN_A_COPY.format(folder=folder))
+async def test_no_program_runs_from_scratch(
+    sandbox: Sandbox, bare_sandbox: Sandbox, folder: str
+) -> None:
+    """A file that a cell wrote is neither started nor mapped as code.
 
-    assert told == ["EACCES", "EPERM"]
+    The mount refuses by itself; after the second stage no program is started from anywhere.
+    """
+    assert await probe(sandbox, RUN_A_COPY.format(folder=folder)) == ["EPERM", "EPERM"]
+    assert await probe(bare_sandbox, RUN_A_COPY.format(folder=folder)) == ["EACCES", "EPERM"]
 
 
 async def test_no_program_runs_from_scratch_control() -> None:
     """Without `noexec` the same copy runs."""
     source = RUN_A_COPY.format(folder="/tmp")
 
-    assert await told_in_another(source, weakening=EXECUTABLE_TMP) == ["done", "done"]
+    assert await told_in_another(source, weakening=together(NO_SECOND_STAGE, EXECUTABLE_TMP)) == [
+        "done",
+        "done",
+    ]
 
 
 async def test_nothing_is_left_for_the_next_sandbox(sandbox: Sandbox) -> None:

@@ -1,4 +1,8 @@
-"""A cell that sends signals: to the worker, to its checkpoints, to everything there is."""
+"""A cell that sends signals: to the worker, to its checkpoints, to everything there is.
+
+Most of it is tried where the second stage is off, which refuses the call itself: the worker holds
+without it.
+"""
 
 from contextlib import suppress
 
@@ -40,21 +44,21 @@ EVERY_WAY = ["kill", "rt_sigqueueinfo", "tgkill", "pidfd"]
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)
-async def test_no_signal_reaches_the_worker(shared_sandbox: Sandbox, way: str) -> None:
+async def test_no_signal_reaches_the_worker(bare_sandbox: Sandbox, way: str) -> None:
     """Each signal there is, in each way to send one, leaves PID 1 as it was."""
     await probe(
-        shared_sandbox,
+        bare_sandbox,
         f"{WAYS}\nfor number in range(1, 65): attempt(WAYS[{way!r}], 1, number)\ntell(0)",
     )
 
-    assert await goes_on(shared_sandbox)
+    assert await goes_on(bare_sandbox)
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)
-async def test_no_signal_reaches_the_worker_control(shared_sandbox: Sandbox, way: str) -> None:
+async def test_no_signal_reaches_the_worker_control(bare_sandbox: Sandbox, way: str) -> None:
     """The same ways end a process of the cell's own."""
     told = await probe(
-        shared_sandbox,
+        bare_sandbox,
         f"{WAYS}\n"
         "ends = []\n"
         "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGRTMAX):\n"
@@ -71,10 +75,10 @@ async def test_no_signal_reaches_the_worker_control(shared_sandbox: Sandbox, way
     assert told == [15, 2, 9, 64]
 
 
-async def test_storm_of_signals_does_not_drown_the_worker(sandbox: Sandbox) -> None:
+async def test_storm_of_signals_does_not_drown_the_worker(bare_sandbox: Sandbox) -> None:
     """Signals without end, from several processes, while queries are answered."""
     told = await probe(
-        sandbox,
+        bare_sandbox,
         "if os.fork() == 0 or os.fork() == 0:\n"
         "    while True:\n"
         "        for number in (1, 2, 10, 12, 14, 15, 17, 34, 64): attempt(os.kill, 1, number)\n"
@@ -82,15 +86,15 @@ async def test_storm_of_signals_does_not_drown_the_worker(sandbox: Sandbox) -> N
     )
 
     assert told == 64
-    assert await goes_on(sandbox)
+    assert await goes_on(bare_sandbox)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 6, 9, 11, 14, 15, 17, 19, 20, 64])
 async def test_signal_to_everything_is_survived_or_reported(
-    provider: SandboxProvider, number: int
+    bare_provider: SandboxProvider, number: int
 ) -> None:
     """Whatever a signal to all others ends, it is not the worker, and nothing hangs."""
-    async with provider.open(EchoQueries()) as sandbox:
+    async with bare_provider.open(EchoQueries()) as sandbox:
         await run(sandbox, f"before = 41\nos.kill(-1, {number})")
 
         assert await probe(sandbox, "tell(before)") == 41
@@ -98,10 +102,10 @@ async def test_signal_to_everything_is_survived_or_reported(
 
 
 async def test_death_with_all_checkpoints_loses_the_sandbox_in_words(
-    provider: SandboxProvider,
+    provider: SandboxProvider, bare_provider: SandboxProvider
 ) -> None:
     """A cell that kills what could take over, and then itself, ends the sandbox: it is said why."""
-    async with provider.open(EchoQueries()) as sandbox:
+    async with bare_provider.open(EchoQueries()) as sandbox:
         with pytest.raises(SandboxLostError, match="no checkpoint is left"):
             await run(
                 sandbox,
@@ -115,10 +119,10 @@ async def test_death_with_all_checkpoints_loses_the_sandbox_in_words(
 
 
 async def test_process_that_kills_all_others_for_ever_holds_nobody_up(
-    provider: SandboxProvider,
+    provider: SandboxProvider, bare_provider: SandboxProvider
 ) -> None:
     """A process that nobody outlives ends with its cell, or its sandbox with it."""
-    async with provider.open(EchoQueries()) as sandbox:
+    async with bare_provider.open(EchoQueries()) as sandbox:
         with suppress(SandboxLostError):
             await run(
                 sandbox,
@@ -138,7 +142,9 @@ async def test_stopped_checkpoint_takes_over_all_the_same(sandbox: Sandbox) -> N
     """A cell that stops what could take over, and ends itself, is rolled back like any other."""
     await run(sandbox, "before = 41")
 
-    result = await run(sandbox, "for pid in others(): os.kill(pid, signal.SIGSTOP)\nos._exit(0)")
+    result = await run(
+        sandbox, "for pid in others(): attempt(os.kill, pid, signal.SIGSTOP)\nos._exit(0)"
+    )
 
     assert (result.outcome, result.state) == (Outcome.KILLED, VariableState.ROLLED_BACK)
     assert await probe(sandbox, "tell(before)", timeout_s=2) == 41

@@ -1,4 +1,7 @@
-"""A cell that goes to the broker itself: its socket, its token, other sandboxes' sockets."""
+"""A cell that goes to the broker itself: its socket, its token, other sandboxes' sockets.
+
+All of it is tried where the second stage is off: with it a cell gets no socket to begin with.
+"""
 
 import hashlib
 import os
@@ -14,8 +17,10 @@ import pytest_asyncio
 from support.broker_host import EchoQueries
 from support.docker_sandboxes import Weakening, open_sandbox, told_in_another
 from support.probes import goes_on, probe, run
+from support.second_stage import NO_SECOND_STAGE, together
 from support.weakenings import ROOT_USER, WRITABLE_SOCKET_DIRECTORY
 
+from orchestrator.domain import Outcome
 from orchestrator.errors import ProtocolViolationError
 from orchestrator.ports import Sandbox, SandboxProvider
 
@@ -103,7 +108,8 @@ class Spy:
 
 async def open_spied(stack: AsyncExitStack) -> Spied:
     spy = Spy()
-    sandbox = await stack.enter_async_context(open_sandbox(weakening=Weakening(change=spy)))
+    weakening = together(NO_SECOND_STAGE, Weakening(change=spy))
+    sandbox = await stack.enter_async_context(open_sandbox(weakening=weakening))
     return Spied(sandbox=sandbox, directory=spy.directory, names=spy.names, token=spy.token)
 
 
@@ -134,12 +140,17 @@ async def test_directory_cannot_be_changed(spied: Spied) -> None:
 
 async def test_directory_cannot_be_changed_by_root_either() -> None:
     """It is the mount that refuses, not the directory's owner."""
-    assert set(await told_in_another(MEDDLE, weakening=ROOT_USER)) <= {"EROFS", "ENOENT"}
+    assert set(await told_in_another(MEDDLE, weakening=together(NO_SECOND_STAGE, ROOT_USER))) <= {
+        "EROFS",
+        "ENOENT",
+    }
 
 
 async def test_directory_control() -> None:
     """The same root changes all of it where the mount can be written to."""
-    told = await told_in_another(MEDDLE, weakening=WRITABLE_SOCKET_DIRECTORY)
+    told = await told_in_another(
+        MEDDLE, weakening=together(NO_SECOND_STAGE, WRITABLE_SOCKET_DIRECTORY)
+    )
 
     assert told == ["done"] * 9 + ["ENOENT"]
 
@@ -192,9 +203,11 @@ async def test_another_sandboxs_token_is_refused(spied: Spied) -> None:
         assert await goes_on(other.sandbox)
 
 
-async def test_guessing_on_is_an_attack(provider: SandboxProvider) -> None:
+async def test_guessing_on_is_an_attack(
+    provider: SandboxProvider, bare_provider: SandboxProvider
+) -> None:
     """A cell that goes on guessing loses its sandbox; nobody else notices."""
-    async with provider.open(EchoQueries()) as sandbox:
+    async with bare_provider.open(EchoQueries()) as sandbox:
         with pytest.raises(ProtocolViolationError, match="calls were turned away"):
             await run(sandbox, f"{DIAL}\nfor _ in range(50): dial('0' * 64)")
 
@@ -202,10 +215,10 @@ async def test_guessing_on_is_an_attack(provider: SandboxProvider) -> None:
         assert await goes_on(next_sandbox)
 
 
-async def test_bytes_that_are_no_grpc_disturb_nobody(shared_sandbox: Sandbox) -> None:
+async def test_bytes_that_are_no_grpc_disturb_nobody(bare_sandbox: Sandbox) -> None:
     """Noise on the broker's socket, and connections that say nothing, cost their sender."""
-    await run(
-        shared_sandbox,
+    result = await run(
+        bare_sandbox,
         "held = []\n"
         "for number in range(60):\n"
         "    line = socket.socket(socket.AF_UNIX)\n"
@@ -214,7 +227,8 @@ async def test_bytes_that_are_no_grpc_disturb_nobody(shared_sandbox: Sandbox) ->
         "    held.append(line)",
     )
 
-    assert await goes_on(shared_sandbox)
+    assert result.outcome is Outcome.SUCCEEDED
+    assert await goes_on(bare_sandbox)
 
 
 def may_somebody_else_dial(path: Path) -> bool:
