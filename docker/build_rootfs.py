@@ -26,9 +26,9 @@ from pathlib import Path
 
 from assembly import MACHINES, assemble, reduce_lock
 from build_tools import run, say
-from debian_archive import SNAPSHOTS
+from debian_archive import SNAPSHOTS, find_sources
 from debian_files import unpack
-from package_choice import PackageChoice, fetch_packages
+from package_choice import Fetched, PackageChoice, Places, fetch_packages
 from package_lock import PackageLock, format_lock, parse_lock
 from python_wheels import fetch_tools, fetch_wheels
 from root_layout import (
@@ -43,6 +43,7 @@ from root_layout import (
 )
 
 _HERE = Path(__file__).parent
+_WHEELS = _HERE / "requirements.lock"
 
 
 def main() -> None:
@@ -70,9 +71,11 @@ def main() -> None:
                  "The image is not built for other machines.")  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="rlm-image-") as scratch:
         Path(scratch).chmod(0o755)  # for apt's own user; nothing in it is anybody's secret
-        builder = Builder(Path(scratch), architecture=architecture, snapshots=arguments.snapshots)
+        builder = Builder(Path(scratch), architecture=architecture)
         lock = parse_lock(arguments.lock.read_text("utf-8"))
-        root, moment = builder.build(arguments.package, lock=lock, choice=arguments.packages)
+        places = Places(mirrors=find_sources(), snapshots=arguments.snapshots)
+        fetched = builder.fetch(arguments.packages, lock, places)
+        root, moment = builder.build(arguments.package, fetched)
     if arguments.tar:
         write_tar(root, arguments.tar, moment=moment)
     if arguments.directory:
@@ -84,33 +87,34 @@ def main() -> None:
 class Builder:
     """Makes one root in a scratch folder of its own."""
 
-    def __init__(self, scratch: Path, *, architecture: str, snapshots: str) -> None:
+    def __init__(self, scratch: Path, *, architecture: str) -> None:
         """Works in `scratch`, which is the caller's to remove."""
         self._scratch = scratch
         self._architecture = architecture
-        self._snapshots = snapshots
 
-    def build(
-        self, packages: Sequence[Path], *, lock: PackageLock, choice: PackageChoice
-    ) -> tuple[Root, datetime]:
-        """Returns the whole root, and the moment that everything in it is dated."""
+    def fetch(self, choice: PackageChoice, lock: PackageLock, places: Places) -> Fetched:
+        """Fetches everything the root and its bill of materials are made with."""
         say("fetching hashed wheels and Debian packages")
-        wheels, tools = self._scratch / "wheels", self._scratch / "tools"
         with ThreadPoolExecutor() as pool:  # all wait for the network most of the time
             jobs = [
-                pool.submit(fetch_wheels, _HERE / "requirements.lock", wheels,
+                pool.submit(fetch_wheels, _WHEELS, self._scratch / "wheels",
                             machine=MACHINES[self._architecture]),
-                pool.submit(fetch_tools, _HERE / "sbom-tools.lock", tools),
+                pool.submit(fetch_tools, _HERE / "sbom-tools.lock", self._scratch / "tools"),
             ]  # fmt: skip
             fetched = pool.submit(
-                fetch_packages, choice, lock, architecture=self._architecture,
-                snapshots=self._snapshots, scratch=self._scratch,
+                fetch_packages, choice, lock, places, architecture=self._architecture,
+                scratch=self._scratch,
             ).result()  # fmt: skip
             for job in jobs:
                 job.result()
+        return fetched
+
+    def build(self, packages: Sequence[Path], fetched: Fetched) -> tuple[Root, datetime]:
+        """Returns the whole root, and the moment that everything in it is dated."""
+        wheels, lock = self._scratch / "wheels", fetched.lock
         debian = unpack(fetched.debs)
         root = assemble(debian, wheels=wheels, packages=packages, architecture=self._architecture)
-        used = reduce_lock(fetched.lock, root, architecture=self._architecture)
+        used = reduce_lock(lock, root, architecture=self._architecture)
         if fetched.is_pinned and used.of(self._architecture) != lock.of(self._architecture):
             idle = set(lock.of(self._architecture)) - set(used.of(self._architecture))
             sys.exit(f"Nothing in the image is from {', '.join(map(str, sorted(idle)))}, which the "
@@ -121,28 +125,20 @@ class Builder:
         folder = self._scratch / "root"
         write_directory(root, folder, moment=used.moment)
         say("compiling bytecode, writing the bill of materials")
-        bill = self._list_materials(root, folder, tools)
+        bill = self._list_materials(root, folder)
         self._add_bytecode(root, folder)
         root.add_file(BILL_OF_MATERIALS, bill, origin=OWN_PACKAGE)
         return root, used.moment
 
-    def _list_materials(self, root: Root, folder: Path, tools: Path) -> bytes:
-        """Returns the bill of materials; ends this program unless it names what is in the root."""
-        environment = {**os.environ, "PYTHONPATH": str(tools)}  # noqa: TID251 - this Python's own
+    def _list_materials(self, root: Root, folder: Path) -> bytes:
+        """Returns the bill of materials."""
+        environment = {**os.environ, "PYTHONPATH": str(self._scratch / "tools")}  # noqa: TID251 - this Python's own
         printed = run([
             sys.executable, "-B", str(_HERE / "bill_of_materials.py"), str(folder),
             "--architecture", self._architecture, "--content", digest(root),
-            "--wheels", str(_HERE / "requirements.lock"),
+            "--wheels", str(_WHEELS),
         ], environment=environment)  # fmt: skip
-        named = {
-            component["name"]
-            for component in json.loads(printed)["components"]
-            if component["type"] != "operating-system"
-            and "arch=source" not in component.get("purl", "")
-        }
-        if named != root.origins():
-            sys.exit(f"The bill of materials and the root differ: {sorted(named ^ root.origins())} "
-                     "is in one of them only.")  # fmt: skip
+        check_complete(printed, root)
         return printed.encode()
 
     def _add_bytecode(self, root: Root, folder: Path) -> None:
@@ -164,6 +160,19 @@ class Builder:
             source = name.parent.parent / f"{name.name.partition('.')[0]}.py"
             root.add_file(name.as_posix(), path.read_bytes(),
                           origin=root.entries[source.as_posix()].origin)  # fmt: skip
+
+
+def check_complete(bill: str, root: Root) -> None:
+    """Ends this program unless a bill of materials names what files of the root are from, only."""
+    named = {
+        component["name"]
+        for component in json.loads(bill)["components"]
+        if component["type"] != "operating-system"
+        and "arch=source" not in component.get("purl", "")
+    }
+    if named != root.origins():
+        sys.exit(f"The bill of materials and the root differ: {sorted(named ^ root.origins())} "
+                 "is in one of them only.")  # fmt: skip
 
 
 def digest(root: Root) -> str:

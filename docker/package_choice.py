@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from build_tools import ToolError, say
-from debian_archive import SUITE, Archive, Source, find_snapshots, find_sources
+from debian_archive import SUITE, Archive, Source, find_snapshots
 from package_lock import LockedPackage, PackageLock
 
 #: What the rest of the image is resolved from; the lock has those of their dependencies, too, of
@@ -46,22 +46,30 @@ class Fetched:
     is_pinned: bool  # by the lock this release came with
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where packages are fetched from."""
+
+    mirrors: Sequence[Source]  # what the archive has now
+    snapshots: str  # address of its past states, for versions that mirrors have no longer
+
+
 def fetch_packages(
-    choice: PackageChoice, lock: PackageLock, *, architecture: str, snapshots: str, scratch: Path
+    choice: PackageChoice, lock: PackageLock, places: Places, *, architecture: str, scratch: Path
 ) -> Fetched:
     """Fetches the packages that `choice` means.
 
     Args:
         choice: Which versions.
         lock: The lock this release came with.
+        places: Where from.
         architecture: Debian's name of it.
-        snapshots: Where past states of the archive are kept, for versions that mirrors have not.
         scratch: An existing folder for what is fetched.
 
     Raises:
         ToolError: They cannot be had; the message has what to do.
     """
-    archive = _open(scratch / "archive", architecture, find_sources())
+    archive = _open(scratch / "archive", architecture, places.mirrors)
     if choice is PackageChoice.NEWEST:
         return fetch_newest(archive, architecture=architecture, scratch=scratch)
     wanted = lock.of(architecture)
@@ -72,8 +80,8 @@ def fetch_packages(
     present = [package for package in wanted if package not in missing]
     debs = archive.download(present, scratch / "debs")
     if missing:
-        say(f"the mirror has no longer {_list(missing)}: asking {snapshots}")
-        old = _open_snapshot(scratch / "snapshot", lock, missing, architecture, snapshots)
+        say(f"the mirror has no longer {_list(missing)}: asking {places.snapshots}")
+        old = _open_snapshot(scratch / "snapshot", lock, missing, architecture, places.snapshots)
         debs |= old.download(missing, scratch / "old-debs")
     return Fetched(lock=lock, debs=debs, is_pinned=True)
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from unittest.mock import patch
+
+#: A build script, or a value of one: no type checker follows a bare name to that folder.
+Script: TypeAlias = Any
 
 FOLDER = Path(__file__).parents[2] / "docker"
 
 
-def load(name: str) -> Any:  # noqa: ANN401 - no type checker follows a bare name to that folder
+def load(name: str) -> Script:
     """Returns the build script `name`, imported as the build itself imports it."""
     with patch.object(sys, "path", [str(FOLDER), *sys.path]):
         return importlib.import_module(name)
