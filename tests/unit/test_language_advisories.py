@@ -43,6 +43,13 @@ def f(_getattr_, _getitem_, _write_, /):
     return (lambda: 0).__globals__
 result = f(getattr, None, None)
 """
+_SHADOWED_PRINT = """\
+def f(_print_, /):
+    return (lambda: 0).__globals__
+result = f(None)
+"""
+# A host that hands out modules hands out attrgetter (RestrictedPython's pull request 330).
+_ATTRGETTER = "result = __import__('operator').attrgetter('__globals__')(lambda: 0)"
 _ADVISORIES = [
     pytest.param(_GENERATOR_FRAME, "gi_frame", id="CVE-2023-37271"),
     pytest.param(_FORMAT, "__globals__", id="CVE-2023-41039-format"),
@@ -55,6 +62,8 @@ _ADVISORIES = [
         "def run(): pass\n" + _ERROR_OBJECT, "__globals__", id="CVE-2024-47532-AttributeError"
     ),
     pytest.param(_SHADOWED_GUARD, "__globals__", id="CVE-2026-55830"),
+    pytest.param(_SHADOWED_PRINT, "__globals__", id="CVE-2026-55830-print"),
+    pytest.param(_ATTRGETTER, "__globals__", id="import-of-operator"),
 ]
 
 
