@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from support.cell_corpus import Program, programs_in
+from support.cell_corpus import Program, ProgramCell, programs_in
 from support.docker_sandboxes import open_provider
 from support.programs import ProgramRunner
 from support.sub_model import ScriptedQueries
@@ -37,3 +37,24 @@ async def runner() -> AsyncIterator[ProgramRunner]:
 async def test_program_runs_in_a_sandbox(program: Program, runner: ProgramRunner) -> None:
     """An honest program does what it says under the unmodified default."""
     await runner.run(program)
+
+
+@pytest.mark.docker
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("source", "ending", "came"),
+    [
+        ("assert 1 > 2", "", "AssertionError"),
+        ("import socket", "", "rejected"),
+        ("1", "final 1", ""),
+    ],
+)
+async def test_failing_program_control(
+    source: str, ending: str, came: str, runner: ProgramRunner
+) -> None:
+    """A program that does not do what it says fails the run, so that passing means something."""
+    cell = ProgramCell(source=source, ending=ending)
+    program = Program(name="wrong", context="text", cells=(cell,))
+
+    with pytest.raises(AssertionError, match=came):
+        await runner.run(program)
