@@ -73,10 +73,16 @@ class QueryCalls:
         )
         query = OpenQuery(query_id=repl_id, answers=[None] * len(requests), prompt_counts=counts)
         cell.query_count += sum(counts)
-        cell.waiting += [
-            WaitingRequest(query=query, index=index, request=request)
-            for index, request in enumerate(requests)
-        ]
+        for index, request in enumerate(requests):
+            if request.ByteSize() > wire.MAX_MESSAGE_BYTES:
+                # To send it would be an attack on the broker, and the end of the sandbox.
+                answer = wire.failed_answer(
+                    "too_large", "the prompt does not fit a message of 4 MiB"
+                )
+                query.answers[index] = [answer] * counts[index]
+            else:
+                cell.waiting.append(WaitingRequest(query=query, index=index, request=request))
+        self._reply_if_answered(query)
         self._start_calls(cell)
 
     def _start_calls(self, cell: RunningCell) -> None:
@@ -108,10 +114,13 @@ class QueryCalls:
                 continue
             query = waiting.query
             query.answers[waiting.index] = _answers_of(call, query.prompt_counts[waiting.index])
-            if query.is_answered:
-                answers = [answer for part in query.answers for answer in part or ()]
-                self._repl.send(FrameKind.REPLY, {"query_id": query.query_id, "answers": answers})
+            self._reply_if_answered(query)
             self._start_calls(cell)
+
+    def _reply_if_answered(self, query: OpenQuery) -> None:
+        if query.is_answered:
+            answers = [answer for part in query.answers for answer in part or ()]
+            self._repl.send(FrameKind.REPLY, {"query_id": query.query_id, "answers": answers})
 
 
 def _answers_of(call: grpc.Future[pb.LlmQueryReply], prompt_count: int) -> list[JsonObject]:

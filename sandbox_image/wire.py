@@ -15,8 +15,10 @@ MIN_VERSION = 1
 MAX_VERSION = 1
 #: Largest piece of output in one message, as the contract has it.
 OUTPUT_PIECE_BYTES = 64 * 1024
-#: Largest request sent: the contract's 4 MiB less what the other fields and the framing take.
-_REQUEST_BYTES = 4 * 2**20 - 64 * 1024
+#: Largest message, as the contract has it.
+MAX_MESSAGE_BYTES = 4 * 2**20
+#: Prompts of one request: the rest is for what the other fields and the framing take.
+_REQUEST_BYTES = MAX_MESSAGE_BYTES - 64 * 1024
 _MAX_TEXT_CHARS = 16 * 1024
 _MAX_CALLS = 64  # as the contract has it; one is one too many already
 

@@ -5,6 +5,7 @@ Without it sandboxes would share a server, and one hostile peer could starve the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
@@ -20,7 +21,10 @@ from grpc import aio
 from orchestrator.broker import wire
 from orchestrator.broker.answers import MAX_MESSAGE_BYTES
 from orchestrator.broker.attachment import StreamAttachment
+from orchestrator.broker.ending import StreamEnd
+from orchestrator.broker.gate import Gate
 from orchestrator.broker.open_queries import OpenQueries
+from orchestrator.broker.peer_rules import PeerRules, peer_rules
 from orchestrator.broker.runtime_directory import SOCKET_NAME, prepare_runtime_directory
 from orchestrator.broker.service import BrokerService
 from orchestrator.controls import BrokerIsolation, BrokerStatement
@@ -39,10 +43,12 @@ from orchestrator.run_to_end import run_to_end
 _log = logging.getLogger(__name__)
 
 TOKEN_NAME = "token"  # noqa: S105 # the name of the file
-#: Streams beside the open queries: the attachment, and queries whose cancellation is under way.
-_SPARE_STREAMS = 4
+#: The server's own socket, in a directory that no sandbox sees.
+_SERVER_SOCKET_NAME = "s"
 #: Between the stream's own end and the end of the server: for the status to get out.
 _STOP_GRACE_S = 0.2
+#: Between the stream's end and the end of the connection: for an honest worker to read why.
+_HANG_UP_S = 1.0
 
 
 class UnixBroker:
@@ -72,6 +78,7 @@ class UnixBroker:
         self._runtime_directory = runtime_directory.absolute()
         self._cell_limits = cell_limits
         self._run_limits = run_limits
+        self._rules = peer_rules(cell=cell_limits, run=run_limits)
         self._stop_margin_s = stop_margin_s
         self._statement = BrokerStatement(
             isolation=BrokerIsolation.IN_PROCESS,
@@ -117,8 +124,9 @@ class UnixBroker:
         )
         endpoint = UnixEndpoint(
             directory=Path(tempfile.mkdtemp(prefix="", dir=self._runtime_directory)),
+            server_directory=Path(tempfile.mkdtemp(prefix="", dir=self._runtime_directory)),
             attachment=attachment,
-            open_query_count=self._run_limits.concurrent_queries,
+            rules=self._rules,
         )
         try:
             await endpoint.listen()
@@ -128,15 +136,35 @@ class UnixBroker:
 
 
 class UnixEndpoint:
-    """One socket, one server, one token, for one sandbox; implements `ports.Endpoint`."""
+    """One socket, one gate, one server, one token, for one sandbox; implements `ports.Endpoint`."""
 
     def __init__(
-        self, *, directory: Path, attachment: StreamAttachment, open_query_count: int
+        self,
+        *,
+        directory: Path,
+        server_directory: Path,
+        attachment: StreamAttachment,
+        rules: PeerRules,
     ) -> None:
-        """Takes over `directory`, an empty one, and removes it in `close`."""
+        """Takes over two empty directories, and removes them in `close`.
+
+        Args:
+            directory: For the sandbox to see.
+            server_directory: For nobody but this process to see.
+            attachment: What the sandbox attaches to.
+            rules: What its connections may do.
+        """
         self._directory = directory
+        self._server_directory = server_directory
         self._attachment = attachment
-        self._server = aio.server(options=_server_options(open_query_count))
+        self._server = aio.server(options=_server_options(rules))
+        self._hanging_up: asyncio.Task[None] | None = None
+        self._gate = Gate(
+            path=directory / SOCKET_NAME,
+            server_path=server_directory / _SERVER_SOCKET_NAME,
+            rules=rules,
+            on_violation=lambda violation: attachment.end(StreamEnd.of_violation(violation)),
+        )
 
     @property
     def socket_directory(self) -> Path:
@@ -149,29 +177,26 @@ class UnixEndpoint:
         return self._attachment
 
     async def listen(self) -> None:
-        """Lays out the directory and starts the server.
+        """Lays out the directories, starts the server and opens the gate.
 
         Raises:
             SandboxStartError: The socket could not be made.
         """
         token = secrets.token_hex(32)
         token_path = self._directory / TOKEN_NAME
-        socket_path = self._directory / SOCKET_NAME
+        server_path = self._server_directory / _SERVER_SOCKET_NAME
         service = BrokerService(
             token=token,
             discard_token=lambda: token_path.unlink(missing_ok=True),
             attachment=self._attachment,
+            last_word=self._gate.last_word,
         )
         service.add_to(self._server)
         try:
             _write_token(token_path, token)
             # gRPC reads the address as a URI, so a `%` or `#` in the path must be quoted.
-            self._server.add_insecure_port(f"unix:{quote(str(socket_path))}")
-            # 0o666, not the 0o755 the server leaves: connect(2) on a Unix socket needs write
-            # permission (unix(7)), and the worker runs as another user. The directory above is
-            # mounted into this one sandbox only, and its parent is closed, so nobody else gains a
-            # door.
-            socket_path.chmod(0o666)
+            self._server.add_insecure_port(f"unix:{quote(str(server_path))}")
+            self._gate.open()
             self._directory.chmod(0o755)
         except (OSError, RuntimeError) as error:
             raise SandboxStartError(
@@ -179,15 +204,30 @@ class UnixEndpoint:
                 " takes Unix sockets and is not full"
             ) from error
         await self._server.start()
+        self._hanging_up = asyncio.create_task(self._hang_up())
+
+    async def _hang_up(self) -> None:
+        """Closes what is still open, a moment after the stream has ended."""
+        await self._attachment.ended()
+        await asyncio.sleep(_HANG_UP_S)
+        self._gate.close()
 
     async def close(self) -> None:
         """Ends the stream, stops the server and removes the directory. Idempotent."""
         await self._attachment.close()
         await self._server.stop(_STOP_GRACE_S)
-        for name in (SOCKET_NAME, TOKEN_NAME):
-            (self._directory / name).unlink(missing_ok=True)
-        if self._directory.exists():
-            self._directory.rmdir()
+        self._gate.close()
+        if self._hanging_up is not None:
+            self._hanging_up.cancel()
+        for path in (
+            self._directory / SOCKET_NAME,
+            self._directory / TOKEN_NAME,
+            self._server_directory / _SERVER_SOCKET_NAME,
+        ):
+            path.unlink(missing_ok=True)
+        for directory in (self._directory, self._server_directory):
+            if directory.exists():
+                directory.rmdir()
 
 
 def _write_token(path: Path, token: str) -> None:
@@ -198,8 +238,8 @@ def _write_token(path: Path, token: str) -> None:
         file.write(token)
 
 
-def _server_options(open_query_count: int) -> list[tuple[str, int]]:
-    """Returns what a peer may make the server do.
+def _server_options(rules: PeerRules) -> list[tuple[str, int]]:
+    """Returns what a peer may make the server do, as far as gRPC can be told: the gate does more.
 
     A default server was measured under attack: 20,000 open streams starved a second client, and
     900 connections without a preface lived on.
@@ -207,10 +247,10 @@ def _server_options(open_query_count: int) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_concurrent_streams", open_query_count + _SPARE_STREAMS),
+        ("grpc.max_concurrent_streams", rules.offered_streams),
         ("grpc.server_handshake_timeout_ms", 5_000),
         # Metadata is a token and gRPC's own entries. Soft limit, then hard.
-        ("grpc.max_metadata_size", 8 * 2**10),
+        ("grpc.max_metadata_size", rules.header_bytes),
         ("grpc.absolute_max_metadata_size", 16 * 2**10),
         # Nothing a sandbox sends is ever unpacked on the host: identity is the only encoding.
         ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),

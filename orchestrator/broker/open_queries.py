@@ -36,7 +36,7 @@ _MAX_OPEN_FACTOR = 4
 #: cost the orchestrator more than the request cost the sandbox.
 _MAX_BATCH_FACTOR = 16
 #: A cell that asks in a tight loop for a minute, refused each time, makes about as many.
-_MAX_QUERIES = 2**16
+MAX_QUERIES = 2**16
 #: How long a handler may take to settle a cancelled query; then its end is not waited for.
 _SETTLE_S = 5.0
 
@@ -128,8 +128,8 @@ class OpenQueries:
     def _use_up(self, query_id: QueryId) -> None:
         if hash(query_id) in self._used_ids:
             raise ProtocolViolationError(f"a query id is used once: {query_id}")
-        if len(self._used_ids) >= _MAX_QUERIES:
-            raise ExcessError(f"a sandbox makes at most {_MAX_QUERIES:,} queries")
+        if len(self._used_ids) >= MAX_QUERIES:
+            raise ExcessError(f"a sandbox makes at most {MAX_QUERIES:,} queries")
         self._used_ids.add(hash(query_id))
 
     async def _ask(self, request: QueryRequest, clock: CellClock) -> Sequence[QueryAnswer] | None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NoReturn, TypeAlias
 
 import grpc
 from grpc import aio
 
 from orchestrator.broker import wire
-from orchestrator.broker.answers import MAX_MESSAGE_BYTES
 from orchestrator.broker.attachment import StreamAttachment
 from orchestrator.broker.ending import EndKind, StreamEnd
 from orchestrator.broker.open_queries import QueryRefusal
@@ -48,12 +47,22 @@ class BrokerService:
     """Both methods, for exactly one sandbox."""
 
     def __init__(
-        self, *, token: str, discard_token: Callable[[], None], attachment: StreamAttachment
+        self,
+        *,
+        token: str,
+        discard_token: Callable[[], None],
+        attachment: StreamAttachment,
+        last_word: Callable[[], Awaitable[None]],
     ) -> None:
-        """Serves `attachment` to whoever shows `token`; the first to do so has it discarded."""
+        """Serves `attachment` to whoever shows `token`; the first to do so has it discarded.
+
+        `last_word` returns when a connection that broke off has been found to break a rule, or not.
+        """
         self._token = token.encode()
         self._discard_token = discard_token
         self._attachment = attachment
+        self._last_word = last_word
+        self._losing: asyncio.Task[None] | None = None
         self._stranger_count = 0
 
     def add_to(self, server: aio.Server) -> None:
@@ -63,6 +72,11 @@ class BrokerService:
             "LlmQuery": grpc.unary_unary_rpc_method_handler(self._llm_query),
         }
         server.add_registered_method_handlers(wire.SERVICE_NAME, methods)
+        server.add_generic_rpc_handlers((_UnknownMethods(self._refuse_method),))
+
+    def _refuse_method(self) -> None:
+        rule = f"the methods are {wire.SERVICE_NAME}'s"
+        self._attachment.end(StreamEnd(kind=EndKind.BROKEN, reason=rule))
 
     async def _attach(self, _messages: AsyncIterator[bytes], context: _Context) -> None:
         await self._require_token(context)
@@ -79,14 +93,14 @@ class BrokerService:
             try:
                 await context.write(raw)
             except aio.BaseError:
-                attachment.end(_gone())
+                self._lose()
 
         attachment.attach(write)
         reader = asyncio.create_task(self._read(context))
         try:
             end = await attachment.ended()
         except asyncio.CancelledError:
-            attachment.end(_gone())
+            self._lose()
             raise
         finally:
             reader.cancel()
@@ -101,14 +115,25 @@ class BrokerService:
         try:
             while isinstance(raw := await context.read(), bytes):
                 attachment.receive(raw)
-            attachment.end(_gone())
+            self._lose()
         except ProtocolViolationError as violation:
             attachment.end(StreamEnd.of_violation(violation))
         except aio.BaseError:
-            attachment.end(_gone())
+            self._lose()
         except Exception:  # noqa: BLE001 # whatever it is, a caller must not wait for ever
             _log.exception("reading a sandbox's stream failed")
             attachment.end(StreamEnd(kind=EndKind.LOST, reason="the orchestrator failed; see log"))
+
+    def _lose(self) -> None:
+        """Ends a stream that broke off; as an attack, if that is why."""
+        if self._losing is None:
+            self._losing = asyncio.create_task(self._end_as_lost())
+
+    async def _end_as_lost(self) -> None:
+        await self._last_word()
+        # gRPC tells the two apart to the worker only.
+        reason = "its stream broke off: the worker exited, or was killed"
+        self._attachment.end(StreamEnd(kind=EndKind.LOST, reason=reason))
 
     async def _llm_query(self, raw: bytes, context: _Context) -> bytes:
         await self._require_token(context)
@@ -149,10 +174,11 @@ class BrokerService:
         await context.abort(status, details)
 
 
-def _gone() -> StreamEnd:
-    # gRPC tells the three apart to the worker only.
-    return StreamEnd(
-        kind=EndKind.LOST,
-        reason="its stream broke off: the worker exited, was killed, or sent a message over"
-        f" {MAX_MESSAGE_BYTES:,} bytes",
-    )
+class _UnknownMethods(grpc.GenericRpcHandler):
+    """Is asked for every method that nobody registered; has none, and says so."""
+
+    def __init__(self, on_asked: Callable[[], None]) -> None:
+        self._on_asked = on_asked
+
+    def service(self, _call: grpc.HandlerCallDetails) -> None:
+        self._on_asked()

@@ -42,6 +42,7 @@ _SANDBOX_ID_BYTES = 6  # short, because the path of a socket holds 108 bytes at 
 # How long the stream may take to end, or to say what went wrong, after its container has stopped:
 # what was in the socket is still delivered, so this is the time of one read.
 _LAST_WORDS_S = 1.0
+_EXIT_S = 2.0  # for a worker to exit after its stream has ended: it takes milliseconds
 _STOP_WAIT_S = 30.0  # for a cancelled cell to end: the default grace of a cell, fifteen times
 
 _T = TypeVar("_T")
@@ -188,8 +189,10 @@ class SandboxLauncher:
                 sandbox_id=sandbox_id, socket_directory=endpoint.socket_directory
             )
             end = asyncio.create_task(_learn_end(container, lifetime_s=self._limits.lifetime_s))
+            parting: asyncio.Task[None] | None = None
             try:
                 attachment = await _attach(endpoint, container, end, start_s=self._limits.start_s)
+                parting = asyncio.create_task(_end_with_stream(attachment, container, end))
                 yield LaunchedSandbox(
                     sandbox_id=sandbox_id,
                     image_id=self._backend.image_id,
@@ -206,7 +209,21 @@ class SandboxLauncher:
                     end=end,
                 )
             finally:
+                if parting is not None:
+                    parting.cancel()
                 await run_to_end(_clear_away(container, end))
+
+
+async def _end_with_stream(
+    attachment: Attachment, container: Container, end: "asyncio.Task[str]"
+) -> None:
+    """Destroys a container whose stream has ended, also while nobody wants anything of it.
+
+    An honest worker exits then, and what it logged is read first. A hostile one does not.
+    """
+    await attachment.wait_for_end()
+    await asyncio.wait({end}, timeout=_EXIT_S)
+    await container.destroy()
 
 
 async def _learn_end(container: Container, *, lifetime_s: float) -> str:

@@ -145,6 +145,7 @@ class FakeAttachment:
         self.is_running = asyncio.Event()
         self.was_cancelled = False
         self.bound: dict[str, EncodedContext] = {}
+        self.has_ended = asyncio.Event()
 
     @property
     def walls(self) -> Walls:
@@ -170,7 +171,7 @@ class FakeAttachment:
 
     async def wait_for_end(self) -> None:
         """See `Attachment.wait_for_end`."""
-        await asyncio.Event().wait()
+        await self.has_ended.wait()
 
 
 class FakeEndpoint:

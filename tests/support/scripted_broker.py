@@ -45,6 +45,7 @@ class ScriptedBroker(sandbox_pb2_grpc.SandboxBrokerServicer):
         memory_bytes: int = 1024 * _MIB,
         output_bytes: int = 64 * 1024,
         grace_s: float = 0.5,
+        prompt_chars: int = 500_000,
     ) -> None:
         """Prepares to listen in `directory`, whose path must be short (unix(7))."""
         self.directory = directory
@@ -52,7 +53,7 @@ class ScriptedBroker(sandbox_pb2_grpc.SandboxBrokerServicer):
         self.limits = pb.Limits(
             output_bytes=output_bytes,
             answer_bytes=2 * _MIB,
-            prompt_chars=500_000,
+            prompt_chars=prompt_chars,
             batch_prompt_count=256,
             open_query_count=16,
             grace=_duration(grace_s),

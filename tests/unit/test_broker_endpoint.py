@@ -20,8 +20,9 @@ from support.broker_host import (
 from support.scripted_worker import WALLS, HungUpError, ScriptedWorker, hello, output
 
 from orchestrator.broker.listener import UnixEndpoint
+from orchestrator.broker.peer_rules import peer_rules
 from orchestrator.context import encode_context
-from orchestrator.domain import SandboxId
+from orchestrator.domain import CellLimits, RunLimits, SandboxId
 from orchestrator.errors import ProtocolViolationError, SandboxStartError, SettingsError
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 
@@ -249,7 +250,10 @@ async def test_socket_that_cannot_be_made_is_a_failed_start(tmp_path: Path) -> N
     """A directory that takes no socket is reported as what it is, and closing still works."""
     async with attached() as pair:
         endpoint = UnixEndpoint(
-            directory=tmp_path / "gone", attachment=pair.attachment, open_query_count=1
+            directory=tmp_path / "gone",
+            server_directory=tmp_path / "gone too",
+            attachment=pair.attachment,
+            rules=peer_rules(cell=CellLimits(), run=RunLimits()),
         )
         with pytest.raises(SandboxStartError, match="no socket could be made"):
             await endpoint.listen()

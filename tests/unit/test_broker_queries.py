@@ -10,14 +10,13 @@ from support.broker_host import HangingQueries, Pair, attached, until
 
 from orchestrator.domain import (
     CellLimits,
-    Outcome,
     QueryAnswer,
     QueryFailure,
     QueryFailureReason,
     QueryRequest,
     RunLimits,
 )
-from orchestrator.errors import SandboxLostError
+from orchestrator.errors import ProtocolViolationError, SandboxLostError
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 
 
@@ -214,18 +213,27 @@ async def test_failing_handler_tells_the_sandbox_nothing(
     assert "/secret/path" in caplog.text
 
 
-async def test_query_over_the_message_cap_costs_only_itself() -> None:
-    """A program can make a request over 4 MiB: it is refused, and the cell goes on."""
-    async with attached() as pair:
+async def test_query_over_the_message_cap_is_an_attack() -> None:
+    """No worker sends a request over 4 MiB: whoever does ends the sandbox, and nobody is asked."""
+    queries = HangingQueries()
+    async with attached(queries=queries) as pair:
         cell, cell_id = await start_cell(pair)
         code = await pair.worker.query(["x" * (5 * 2**20)], cell_id=cell_id).code()
-        reply = await pair.worker.query(["small"], cell_id=cell_id)
-        await pair.worker.finish(cell_id)
-        result = await cell
+        with pytest.raises(ProtocolViolationError, match="at most 4,194,304 bytes, this one"):
+            await cell
 
-    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert reply.answers[0].text == "echo: small"
-    assert getattr(result, "outcome", None) is Outcome.SUCCEEDED
+    assert code is not grpc.StatusCode.OK
+    assert queries.asked == []
+
+
+async def test_query_under_the_message_cap_control() -> None:
+    """A request of almost 4 MiB is read, and refused for its prompt's length alone."""
+    async with attached() as pair:
+        cell, cell_id = await start_cell(pair)
+        reply = await pair.worker.query(["x" * (4 * 2**20 - 100)], cell_id=cell_id)
+        await finish(pair, cell, cell_id)
+
+    assert reply.answers[0].error.reason == pb.QueryError.REASON_TOO_LARGE
 
 
 async def test_token_is_needed_for_queries_too() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from support.broker_host import until
 from support.fake_container import FakeBackend, FakeBroker, FakeContainer, never_end
 
 from orchestrator.domain import (
@@ -287,6 +288,22 @@ async def test_result_that_was_on_its_way_counts(bench: Bench) -> None:
         attachment.body = never_end
         with pytest.raises(SandboxLostError, match="exit code 0"):
             await sandbox.run_cell("2", timeout_s=1)
+
+
+async def test_idle_sandbox_whose_stream_ended_is_destroyed(bench: Bench) -> None:
+    """A worker that broke a rule between two cells does not live on until the next one."""
+    async with bench.sandbox():
+        bench.broker.endpoint.attachment.has_ended.set()
+        await until(lambda: bench.container.is_destroyed)
+
+
+async def test_idle_sandbox_with_a_stream_control(bench: Bench) -> None:
+    """While its stream goes on, an idle sandbox is left alone for longer than that."""
+    async with bench.sandbox():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(bench.broker.endpoint.attachment.wait_for_end(), 3)
+
+        assert not bench.container.is_destroyed
 
 
 async def test_lifetime_ends_a_sandbox_in_use() -> None:

@@ -89,6 +89,26 @@ def test_batch_larger_than_a_message_is_cut(directory: Path) -> None:
     assert len(requests) > 1
 
 
+def test_prompt_larger_than_a_message_is_not_sent(directory: Path) -> None:
+    """To send it would be an attack: the worker refuses it, and sends the rest of the batch."""
+    seen: list[int] = []
+
+    def answer(request: pb.LlmQueryRequest, context: grpc.ServicerContext) -> pb.LlmQueryReply:
+        seen.append(request.ByteSize())
+        return echo(request, context)
+
+    with ScriptedBroker(directory, answer=answer, prompt_chars=2**23) as broker:
+        _, stdout, _ = broker.run(
+            "a, b, c = llm_query_batched(['x', 'x' * (5 * 2**20), 'y'], return_errors=True)\n"
+            "print(a, b.reason, c)\n"
+            "try:\n    llm_query('x' * (5 * 2**20))\nexcept QueryError as error:\n"
+            "    print(error.reason)"
+        )
+
+    assert stdout == b"echo: x too_large echo: y\ntoo_large\n"
+    assert max(seen) < 4 * 2**20
+
+
 def test_failed_prompt_raises_its_own_class(directory: Path) -> None:
     """A failed prompt is an exception in the cell and never looks like a text."""
 
