@@ -340,6 +340,9 @@ class Walls:
         repl_seccomp_mode: As `seccomp_mode`, of the REPL process.
         is_repl_inspectable: Whether a process of the same user could read the REPL process.
         landlock_abi: Version of Landlock's interface; 0 where the kernel has none. Never promised.
+        ceilings: The most there may be of each thing, by name (`sandbox.proto`). A promise is kept
+            by the same figure or a lower one.
+        scratch_options: What is forbidden of files that can be written, as `/tmp noexec`.
     """
 
     seccomp_mode: int | None
@@ -356,16 +359,22 @@ class Walls:
     repl_seccomp_mode: int | None
     is_repl_inspectable: bool | None
     landlock_abi: int | None
+    ceilings: dict[str, int]
+    scratch_options: frozenset[str] | None
 
     def differences(self, found: Walls) -> tuple[str, ...]:
         """Returns one sentence for each promised wall that was not found as promised.
 
         A promise of None is not compared: the runtime does not report that wall.
         """
-        sentences = []
+        sentences = [
+            f"{name}: promised at most {ceiling}, found {found.ceilings.get(name)}"
+            for name, ceiling in self.ceilings.items()
+            if name not in found.ceilings or found.ceilings[name] > ceiling
+        ]
         for wall in self.__dataclass_fields__:
             promised_value, found_value = getattr(self, wall), getattr(found, wall)
-            if promised_value is not None and promised_value != found_value:
+            if wall != "ceilings" and promised_value not in (None, found_value):
                 sentences.append(f"{wall}: promised {promised_value!r}, found {found_value!r}")
         return tuple(sentences)
 

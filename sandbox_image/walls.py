@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from sandbox_image.ceilings import find_ceilings
 
 _IFF_UP = 0x1  # linux/if.h
 _PLACE_FIELD = 4  # of a line of mountinfo, proc_pid_mountinfo(5)
 _OPTIONS_FIELD = 5
+_SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - the container's
+_FORBIDDING = frozenset({b"noexec", b"nosuid", b"nodev"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +34,8 @@ class FoundWalls:
     supplementary_gids: tuple[int, ...]
     is_root_read_only: bool
     kernel_release: str
+    ceilings: Mapping[str, int]
+    scratch_options: tuple[str, ...]
     open_calls: tuple[str, ...] | None = None
     repl_open_calls: tuple[str, ...] | None = None
     repl_seccomp_mode: int | None = None
@@ -41,6 +48,7 @@ def find_walls() -> FoundWalls:
     lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     status = dict(line.split(":", 1) for line in lines if ":" in line)
     no_new_privileges = _number(status.get("NoNewPrivs"))
+    mountinfo = Path("/proc/self/mountinfo").read_bytes()
     return FoundWalls(
         seccomp_mode=_number(status.get("Seccomp")),
         has_no_new_privileges=None if no_new_privileges is None else no_new_privileges == 1,
@@ -50,8 +58,10 @@ def find_walls() -> FoundWalls:
         uid=os.getuid(),
         gid=os.getgid(),
         supplementary_gids=tuple(sorted(set(os.getgroups()) - {os.getgid()}))[:64],
-        is_root_read_only=mounted_read_only("/", Path("/proc/self/mountinfo").read_bytes()),
+        is_root_read_only=mounted_read_only("/", mountinfo),
         kernel_release=platform.release()[:200],
+        ceilings=find_ceilings(),
+        scratch_options=scratch_options(mountinfo),
     )
 
 
@@ -65,12 +75,29 @@ def mounted_read_only(place: str, mountinfo: bytes) -> bool:
         place: Where it is mounted; of several mounts at one place the last one counts.
         mountinfo: The contents of /proc/self/mountinfo (proc_pid_mountinfo(5)).
     """
-    is_read_only = False
+    return b"ro" in _mount_options(place, mountinfo)
+
+
+def scratch_options(mountinfo: bytes) -> tuple[str, ...]:
+    """Returns what is forbidden of files in each directory that can be written, as `/tmp noexec`.
+
+    Args:
+        mountinfo: See `mounted_read_only`.
+    """
+    return tuple(
+        f"{place} {option.decode()}"
+        for place in _SCRATCH
+        for option in sorted(_FORBIDDING & _mount_options(place, mountinfo))
+    )
+
+
+def _mount_options(place: str, mountinfo: bytes) -> frozenset[bytes]:
+    found: frozenset[bytes] = frozenset()
     for line in mountinfo.splitlines():
         fields = line.split()
         if len(fields) > _OPTIONS_FIELD and fields[_PLACE_FIELD] == os.fsencode(place):
-            is_read_only = b"ro" in fields[_OPTIONS_FIELD].split(b",")
-    return is_read_only
+            found = frozenset(fields[_OPTIONS_FIELD].split(b","))
+    return found
 
 
 def interfaces_up(folder: Path) -> tuple[str, ...]:

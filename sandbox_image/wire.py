@@ -73,6 +73,8 @@ def hello(walls: FoundWalls, *, image_release: str) -> pb.WorkerHello:
             repl_seccomp_mode=walls.repl_seccomp_mode,
             is_repl_inspectable=walls.is_repl_inspectable,
             landlock_abi=walls.landlock_abi,
+            ceilings=[pb.Ceiling(name=name, most=most) for name, most in walls.ceilings.items()],
+            scratch_options=walls.scratch_options,
         ),
     )
 

@@ -33,7 +33,7 @@ _MAX_ERROR_BYTES = 8 * 2**10
 _MAX_TRACEBACK_BYTES = 16 * 2**10
 _MAX_VARIABLES = 200
 _MAX_LIST_ITEMS = 64
-_MAX_INTERFACE_CHARS = 64
+_MAX_WALL_NAME_CHARS = 64
 _MAX_CALLS = 64
 _MAX_CALL_CHARS = 64
 _MAX_IMAGE_RELEASE_CHARS = 100
@@ -188,10 +188,21 @@ def _read_hello(hello: pb.WorkerHello) -> ClaimedHello:
 
 
 def _read_walls(walls: pb.Walls) -> Walls:
-    if max(len(walls.network_interfaces), len(walls.supplementary_gids)) > _MAX_LIST_ITEMS:
-        raise ProtocolViolationError(f"walls list at most {_MAX_LIST_ITEMS} interfaces and groups")
-    if any(len(name) > _MAX_INTERFACE_CHARS for name in walls.network_interfaces):
-        raise ProtocolViolationError(f"an interface's name is under {_MAX_INTERFACE_CHARS} letters")
+    lists = (
+        walls.network_interfaces,
+        walls.supplementary_gids,
+        walls.ceilings,
+        walls.scratch_options,
+    )
+    if any(len(items) > _MAX_LIST_ITEMS for items in lists):
+        raise ProtocolViolationError(f"walls list at most {_MAX_LIST_ITEMS} of each")
+    names = (
+        *walls.network_interfaces,
+        *walls.scratch_options,
+        *(ceiling.name for ceiling in walls.ceilings),
+    )
+    if any(len(name) > _MAX_WALL_NAME_CHARS for name in names):
+        raise ProtocolViolationError(f"what walls name is under {_MAX_WALL_NAME_CHARS} letters")
     has = walls.HasField
     return Walls(
         seccomp_mode=walls.seccomp_mode if has("seccomp_mode") else None,
@@ -212,6 +223,8 @@ def _read_walls(walls: pb.Walls) -> Walls:
         repl_seccomp_mode=walls.repl_seccomp_mode if has("repl_seccomp_mode") else None,
         is_repl_inspectable=walls.is_repl_inspectable if has("is_repl_inspectable") else None,
         landlock_abi=walls.landlock_abi if has("landlock_abi") else None,
+        ceilings={ceiling.name: ceiling.most for ceiling in walls.ceilings},
+        scratch_options=frozenset(walls.scratch_options),
     )
 
 

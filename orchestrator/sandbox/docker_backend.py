@@ -24,6 +24,7 @@ from orchestrator.sandbox.obituary import write_obituary
 from orchestrator.sandbox.readback import find_missing_seccomp
 from orchestrator.sandbox.reaper import OWNER_LABEL, lease_labels, plan_sweep
 from orchestrator.sandbox.runtimes import choose_runtime
+from orchestrator.sandbox.seccomp import read_profile
 from orchestrator.sandbox.spec import SandboxSpec, container_config, promised_walls
 from orchestrator.sandbox.statement import read_container
 
@@ -128,7 +129,7 @@ class DockerBackend:
     @property
     def promised_walls(self) -> Walls:
         """What a worker must find around itself, for the runtime in use."""
-        return promised_walls(self._spec.runtime)
+        return promised_walls(self._spec)
 
     async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> DockerContainer:
         """Starts one container with `socket_directory` mounted read-only at `/run/rlm`.
@@ -258,8 +259,10 @@ async def open_docker_backend(
 
     Raises:
         SandboxStartError: The engine did not answer, lacks seccomp or the runtime asked for.
-        SettingsError: The engine has no runtime of that name.
+        SettingsError: The engine has no runtime of that name, or there is no seccomp profile to
+            give it.
     """
+    profile = read_profile()
     client = await asyncio.to_thread(connect, endpoint, timeout_s=CALL_TIMEOUT_S)
     engine = Engine(client)
     try:
@@ -273,7 +276,7 @@ async def open_docker_backend(
             limits=limits,
             runtime=choose_runtime(runtime, info),
             cgroup_version=2 if str(info.get("CgroupVersion")) == "2" else 1,
-            seccomp_profile=None,
+            seccomp_profile=profile.text,
         )
         backend = DockerBackend(engine=engine, spec=spec, lease=lease)
         try:

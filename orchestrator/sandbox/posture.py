@@ -146,14 +146,19 @@ def _judge_limits(facts: PostureFacts) -> Finding:
 
 def _judge_seccomp(facts: PostureFacts) -> Finding:
     missing = find_missing_seccomp(facts.info)
-    if missing is None:
-        return Finding(name="seccomp", status=Status.OK, found="the engine's default profile")
+    if missing is not None:
+        return Finding(
+            name="seccomp",
+            status=Status.FAILED,
+            found=missing,
+            advice="Use a kernel with CONFIG_SECCOMP_FILTER and an engine built with seccomp.",
+        )
+    if facts.seccomp_error:
+        return Finding(name="seccomp", status=Status.FAILED, found=facts.seccomp_error)
     return Finding(
         name="seccomp",
-        status=Status.FAILED,
-        found=missing,
-        advice="Remove `seccomp-profile` from /etc/docker/daemon.json, or use a kernel with "
-        "CONFIG_SECCOMP_FILTER.",
+        status=Status.OK,
+        found=f"the product's own profile, sha256 {facts.seccomp_sha256}",
     )
 
 

@@ -16,6 +16,7 @@ from orchestrator.sandbox.docker_client import ask_engine
 from orchestrator.sandbox.engine_host import EngineInfo, find_engine
 from orchestrator.sandbox.image import find_image
 from orchestrator.sandbox.runtimes import read_runtimes
+from orchestrator.sandbox.seccomp import read_profile
 
 #: sun_path of unix(7) holds 108 bytes with the terminating NUL. gVisor needs the host's path of a
 #: socket to fit as well, whatever its path in the container.
@@ -39,6 +40,8 @@ class PostureFacts:
         core_pattern: The kernel's, core(5); empty where it cannot be read.
         socket_path: As long as the path of a sandbox's socket gets here.
         free_bytes: On the engine's disk; None where it cannot be seen.
+        seccomp_sha256: Of the profile that sandboxes are given; empty where there is none.
+        seccomp_error: Why there is none.
     """
 
     engine: EngineInfo | None = None
@@ -51,6 +54,8 @@ class PostureFacts:
     core_pattern: str = ""
     socket_path: Path = Path()
     free_bytes: int | None = None
+    seccomp_sha256: str = ""
+    seccomp_error: str = ""
 
 
 def collect_facts(
@@ -63,8 +68,12 @@ def collect_facts(
         user_runtime_directory: See `find_engine`.
         runtime_directory: Where sockets are put.
     """
+    seccomp_sha256, seccomp_error = _read_seccomp_profile()
     facts = PostureFacts(
-        core_pattern=_read_core_pattern(), socket_path=runtime_directory / _LONGEST_SOCKET_PATH
+        core_pattern=_read_core_pattern(),
+        socket_path=runtime_directory / _LONGEST_SOCKET_PATH,
+        seccomp_sha256=seccomp_sha256,
+        seccomp_error=seccomp_error,
     )
     try:
         engine = find_engine(
@@ -93,6 +102,13 @@ def _look_for_image(engine: EngineInfo) -> tuple[str | None, str]:
     except RlmSandboxError as error:
         return None, str(error)
     return f"{record.reference} ({record.image_id[:19]}…), release {record.release}", ""
+
+
+def _read_seccomp_profile() -> tuple[str, str]:
+    try:
+        return read_profile().sha256, ""
+    except RlmSandboxError as error:
+        return "", str(error)
 
 
 def _read_core_pattern() -> str:

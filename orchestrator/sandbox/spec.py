@@ -5,6 +5,7 @@ take one away and see what breaks. Everything here is pure: a description goes i
 one Engine API request comes out.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,10 @@ _LOG_BYTES = "64k"  # a worker logs one line when it fails; whatever else arrive
 _OOM_SCORE_ADJ = 500  # a host short of memory gives up sandboxes before anything of its own
 _SENTRY_TASKS = 128  # of the host's kernel, for gVisor's own; see `_host_task_count`
 _SENTRY_TASKS_EACH = 32  # more for each process or thread in the sandbox
+_SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - the container's
 _MOUNT_FLAGS = "noexec,nosuid,nodev"
+_LARGEST_PAGE = 2**16  # of aarch64; the others' are smaller
+_CPU_STEP_US = 10**4
 # The resolver's address that the engine would copy from the host says where its network is.
 _NO_RESOLVER = "127.0.0.1"
 
@@ -47,7 +51,7 @@ class SandboxSpec:
         limits: What one container may use.
         runtime: What runs it.
         cgroup_version: The host's; version 2 has no swappiness of a group's own.
-        seccomp_profile: The profile as JSON, or None for the engine's default one.
+        seccomp_profile: The profile as JSON, `SeccompProfile.text`.
         command: Replaces the image's entry point; for tests of the walls themselves.
     """
 
@@ -55,7 +59,7 @@ class SandboxSpec:
     limits: SandboxLimits
     runtime: Runtime
     cgroup_version: Literal[1, 2]
-    seccomp_profile: str | None
+    seccomp_profile: str
     command: tuple[str, ...] | None = None
 
 
@@ -107,12 +111,9 @@ def _host_config(spec: SandboxSpec, socket_directory: Path) -> dict[str, object]
         "CapDrop": ["ALL"],
         "CapAdd": [],
         "Privileged": False,
-        "SecurityOpt": _security_options(spec.seccomp_profile),
+        "SecurityOpt": ["no-new-privileges", f"seccomp={spec.seccomp_profile}"],
         "ReadonlyRootfs": True,
-        "Tmpfs": {
-            "/tmp": _tmpfs(limits.tmp_bytes, limits.tmp_inodes),  # noqa: S108 - the container's
-            "/dev/shm": _tmpfs(_SHM_BYTES, _SHM_INODES),  # noqa: S108 - the container's
-        },
+        "Tmpfs": {place: _tmpfs(*sizes) for place, sizes in _scratch_sizes(limits).items()},
         "Binds": [f"{socket_directory}:{SOCKET_MOUNT}:ro"],
         "Devices": [],
         "ShmSize": _SHM_BYTES,
@@ -141,11 +142,10 @@ def _host_config(spec: SandboxSpec, socket_directory: Path) -> dict[str, object]
     }
 
 
-def _security_options(seccomp_profile: str | None) -> list[str]:
-    options = ["no-new-privileges"]
-    if seccomp_profile is not None:
-        options.append(f"seccomp={seccomp_profile}")
-    return options
+def _scratch_sizes(limits: SandboxLimits) -> dict[str, tuple[int, int]]:
+    """Returns bytes and names of each directory that can be written."""
+    sizes = ((limits.tmp_bytes, limits.tmp_inodes), (_SHM_BYTES, _SHM_INODES))
+    return dict(zip(_SCRATCH, sizes, strict=True))
 
 
 def _tmpfs(size_bytes: int, inode_count: int) -> str:
@@ -169,6 +169,11 @@ def _host_task_count(spec: SandboxSpec) -> int:
 
 
 def _ulimits(spec: SandboxSpec) -> list[dict[str, object]]:
+    ceilings = _ceilings_of_processes(spec)
+    return [{"Name": name, "Soft": top, "Hard": top} for name, top in ceilings.items()]
+
+
+def _ceilings_of_processes(spec: SandboxSpec) -> dict[str, int]:
     limits = spec.limits
     ceilings = {
         "core": 0,
@@ -183,22 +188,25 @@ def _ulimits(spec: SandboxSpec) -> list[dict[str, object]]:
     # its one sandbox, and knows nothing of PidsLimit, which the host's kernel holds it to.
     if spec.runtime.is_gvisor:
         ceilings["nproc"] = limits.process_count
-    return [{"Name": name, "Soft": top, "Hard": top} for name, top in ceilings.items()]
+    return ceilings
 
 
-def promised_walls(runtime: Runtime) -> Walls:
+def promised_walls(spec: SandboxSpec) -> Walls:
     """Returns what a worker must find around itself in a container of `container_config`.
 
-    gVisor's own kernel stands in for two walls and does not report them: it leaves the seccomp
-    filter to its sentry unless started with `--oci-seccomp`, and its /proc/self/status has no line
-    for no-new-privileges.
+    gVisor's own kernel stands in for some walls and does not report them: it leaves the seccomp
+    filter to its sentry unless started with `--oci-seccomp`, its /proc/self/status has no line for
+    no-new-privileges, its mounts none for what it never allows, and its sandbox's control groups
+    are the host's business.
 
     `supplementary_gids` does not count the process's own group, which engines from 20.10.18 on
     list among them (CVE-2022-36109).
     """
+    is_gvisor = spec.runtime.is_gvisor
+    forbidden = ("noexec",) if is_gvisor else tuple(_MOUNT_FLAGS.split(","))
     return Walls(
-        seccomp_mode=None if runtime.is_gvisor else 2,
-        has_no_new_privileges=None if runtime.is_gvisor else True,
+        seccomp_mode=None if is_gvisor else 2,
+        has_no_new_privileges=None if is_gvisor else True,
         effective_capabilities=0,
         bounding_capabilities=0,
         network_interfaces=frozenset({"lo"}),
@@ -211,4 +219,29 @@ def promised_walls(runtime: Runtime) -> Walls:
         repl_seccomp_mode=2,  # under gVisor too: this filter is its sentry's own business
         is_repl_inspectable=False,
         landlock_abi=None,
+        ceilings=_promised_ceilings(spec),
+        scratch_options=frozenset(
+            f"{place} {option}" for place in _SCRATCH for option in forbidden
+        ),
     )
+
+
+def _promised_ceilings(spec: SandboxSpec) -> dict[str, int]:
+    limits = spec.limits
+    ceilings = {f"RLIMIT_{name.upper()}": top for name, top in _ceilings_of_processes(spec).items()}
+    for place, (size_bytes, name_count) in _scratch_sizes(limits).items():
+        # The kernel rounds up to whole pages, of 64 KiB at most (tmpfs(5)).
+        ceilings[f"{place} bytes"] = math.ceil(size_bytes / _LARGEST_PAGE) * _LARGEST_PAGE
+        if not spec.runtime.is_gvisor:
+            ceilings[f"{place} names"] = name_count
+    ceilings["unhidden paths"] = 0
+    if not spec.runtime.is_gvisor:
+        share_us = math.ceil(limits.cpu_count * 10**6)
+        ceilings |= {
+            "memory.max": limits.memory_bytes,
+            "memory.swap.max": 0,
+            "pids.max": limits.process_count,
+            # systemd(1) keeps whole hundredths of a processor, and rounds up.
+            "cpu.max": math.ceil(share_us / _CPU_STEP_US) * _CPU_STEP_US,
+        }
+    return ceilings

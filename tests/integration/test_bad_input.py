@@ -122,6 +122,10 @@ def other_code(tmp_path: Path) -> Path:
     read_inputs().write_folder(folder)
     installed = Path(orchestrator.__file__).parent
     shutil.copytree(installed, folder / "orchestrator", ignore=shutil.ignore_patterns("*.pyc"))
+    # A wheel has it beside the code, and so has the copy; a source tree at its top.
+    profile = installed.parent / "docker" / "seccomp.json"
+    if profile.is_file():
+        shutil.copy(profile, folder / "docker")
     return folder
 
 

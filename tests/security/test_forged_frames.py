@@ -25,7 +25,7 @@ globals().pop("channel", None)  # that of a cell before
         if "socket:" in os.path.realpath(f"/proc/self/fd/{name}")]
 channel = socket.socket(fileno=os.dup(fd))
 channel.setblocking(True)
-CELL = llm_query.__self__.cell_id
+CELL = llm_query.__self__._cell_id
 QUERY, RESULT, SPARE, RUN = 17, 16, 18, 5
 
 def frame(kind, payload):

@@ -13,7 +13,7 @@ import pytest
 from support.docker_sandboxes import told_in_another
 from support.probes import probe
 from support.second_stage import NO_SECOND_STAGE, together
-from support.weakenings import BRIDGE_NETWORK, HOST_NETWORK
+from support.weakenings import BRIDGE_NETWORK, HOST_NETWORK, OPEN_SOCKETS
 
 from orchestrator.ports import Sandbox
 
@@ -38,6 +38,8 @@ tell(found)
 """
 
 
+#: Each family of sockets there is, and still no network.
+WITH_SOCKETS = together(NO_SECOND_STAGE, OPEN_SOCKETS)
 BARE_IN_HOST_NETWORK = together(NO_SECOND_STAGE, HOST_NETWORK)
 
 
@@ -80,11 +82,9 @@ def connect_everywhere(listener: socket.socket) -> str:
     )
 
 
-async def test_connection_to_the_host_is_refused(
-    bare_sandbox: Sandbox, tcp_listener: socket.socket
-) -> None:
-    """A cell cannot reach even an address the host itself listens on."""
-    told = await probe(bare_sandbox, connect_everywhere(tcp_listener))
+async def test_connection_to_the_host_is_refused(tcp_listener: socket.socket) -> None:
+    """A cell cannot reach even an address the host itself listens on, had it a socket for it."""
+    told = await told_in_another(connect_everywhere(tcp_listener), weakening=WITH_SOCKETS)
 
     assert set(told) == {"ENETUNREACH", "ECONNREFUSED"}  # the latter by its own loopback
     with pytest.raises(BlockingIOError):
@@ -118,9 +118,11 @@ def send_everywhere(listener: socket.socket) -> str:
     )
 
 
-async def test_datagram_does_not_leave(bare_sandbox: Sandbox, udp_listener: socket.socket) -> None:
+async def test_datagram_does_not_leave(udp_listener: socket.socket) -> None:
     """Nor is there a way out for what needs no connection, as a name server's question."""
-    assert set(await probe(bare_sandbox, send_everywhere(udp_listener))) == {"ENETUNREACH"}
+    told = await told_in_another(send_everywhere(udp_listener), weakening=WITH_SOCKETS)
+
+    assert set(told) == {"ENETUNREACH"}
 
 
 async def test_datagram_control(udp_listener: socket.socket) -> None:

@@ -4,11 +4,16 @@ Most of it is tried where the second stage is off, which refuses the call itself
 without it.
 """
 
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
+import pytest_asyncio
 from support.broker_host import EchoQueries
+from support.docker_sandboxes import open_sandbox
 from support.probes import goes_on, probe, run
+from support.second_stage import NO_SECOND_STAGE, together
+from support.weakenings import lift
 
 from orchestrator.domain import Outcome, VariableState
 from orchestrator.errors import SandboxLostError
@@ -43,22 +48,29 @@ WAYS = {"kill": os.kill, "rt_sigqueueinfo": queue, "tgkill": to_thread, "pidfd":
 EVERY_WAY = ["kill", "rt_sigqueueinfo", "tgkill", "pidfd"]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def permissive_sandbox() -> AsyncIterator[Sandbox]:
+    """A sandbox in which every way to send a signal is open."""
+    async with open_sandbox(weakening=together(NO_SECOND_STAGE, lift("process-handles"))) as opened:
+        yield opened
+
+
 @pytest.mark.parametrize("way", EVERY_WAY)
-async def test_no_signal_reaches_the_worker(bare_sandbox: Sandbox, way: str) -> None:
+async def test_no_signal_reaches_the_worker(permissive_sandbox: Sandbox, way: str) -> None:
     """Each signal there is, in each way to send one, leaves PID 1 as it was."""
     await probe(
-        bare_sandbox,
+        permissive_sandbox,
         f"{WAYS}\nfor number in range(1, 65): attempt(WAYS[{way!r}], 1, number)\ntell(0)",
     )
 
-    assert await goes_on(bare_sandbox)
+    assert await goes_on(permissive_sandbox)
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)
-async def test_no_signal_reaches_the_worker_control(bare_sandbox: Sandbox, way: str) -> None:
+async def test_no_signal_reaches_the_worker_control(permissive_sandbox: Sandbox, way: str) -> None:
     """The same ways end a process of the cell's own."""
     told = await probe(
-        bare_sandbox,
+        permissive_sandbox,
         f"{WAYS}\n"
         "ends = []\n"
         "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGRTMAX):\n"

@@ -59,8 +59,8 @@ class Weakening:
 
     Attributes:
         change: Changes the body of the request that makes the container.
-        walls: Names in `Walls` of what the worker then finds otherwise than promised. Left out, the
-            worker is to notice.
+        walls: Names in `Walls`, or of its ceilings, of what the worker then finds otherwise than
+            promised. Left out, the worker is to notice.
     """
 
     change: Callable[[dict[str, Any]], None]
@@ -93,8 +93,14 @@ class WeakenedBackend:
     @property
     def promised_walls(self) -> Walls:
         """See `ContainerBackend.promised_walls`; nothing is promised of the wall that is down."""
-        nothing: dict[str, Any] = dict.fromkeys(self._weakening.walls)
-        return replace(self._backend.promised_walls, **nothing)
+        promised = self._backend.promised_walls
+        ceilings = {
+            name: ceiling
+            for name, ceiling in promised.ceilings.items()
+            if name not in self._weakening.walls
+        }
+        nothing: dict[str, Any] = dict.fromkeys(set(self._weakening.walls) - set(promised.ceilings))
+        return replace(promised, ceilings=ceilings, **nothing)
 
     async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> DockerContainer:
         """See `ContainerBackend.start`."""

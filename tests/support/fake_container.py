@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from support.specs import SPEC
 from support.statements import BROKER, CONTAINER
 
 from orchestrator.controls import BrokerStatement, ContainerStatement
@@ -24,7 +25,7 @@ from orchestrator.domain import (
 )
 from orchestrator.errors import SandboxError
 from orchestrator.ports import OutputSink, QueryHandler
-from orchestrator.sandbox.spec import Runtime, promised_walls
+from orchestrator.sandbox.spec import promised_walls
 
 
 class FakeContainer:
@@ -102,7 +103,7 @@ class FakeBackend:
     @property
     def promised_walls(self) -> Walls:
         """See `ContainerBackend.promised_walls`."""
-        return promised_walls(Runtime(name="runc", is_gvisor=False))
+        return promised_walls(SPEC)
 
     async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> FakeContainer:
         """See `ContainerBackend.start`."""
@@ -150,7 +151,7 @@ class FakeAttachment:
     @property
     def walls(self) -> Walls:
         """See `Attachment.walls`."""
-        return promised_walls(Runtime(name="runc", is_gvisor=False))
+        return promised_walls(SPEC)
 
     async def bind_context(self, name: str, context: EncodedContext) -> None:
         """See `Attachment.bind_context`."""

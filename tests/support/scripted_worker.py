@@ -32,6 +32,8 @@ WALLS = Walls(
     repl_seccomp_mode=2,
     is_repl_inspectable=False,
     landlock_abi=7,
+    ceilings={"RLIMIT_CORE": 0, "memory.max": 2**30},
+    scratch_options=frozenset({"/tmp noexec"}),
 )
 
 
@@ -52,6 +54,11 @@ def walls_found() -> pb.Walls:
         repl_seccomp_mode=2,
         is_repl_inspectable=False,
         landlock_abi=7,
+        ceilings=[
+            pb.Ceiling(name="RLIMIT_CORE", most=0),
+            pb.Ceiling(name="memory.max", most=2**30),
+        ],
+        scratch_options=["/tmp noexec"],
     )
 
 

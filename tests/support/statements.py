@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from support.specs import SPEC
+
 from orchestrator.controls import (
     BrokerIsolation,
     BrokerStatement,
@@ -13,7 +15,7 @@ from orchestrator.controls import (
     MountStatement,
 )
 from orchestrator.domain import CellLimits, LanguagePolicy, RunLimits, SandboxId
-from orchestrator.sandbox.spec import Runtime, promised_walls
+from orchestrator.sandbox.spec import promised_walls
 
 ENGINE = EngineStatement(
     version="20.10.24",
@@ -69,7 +71,7 @@ BROKER = BrokerStatement(
     cell_limits=CellLimits(),
     run_limits=RunLimits(),
 )
-WALLS = promised_walls(Runtime(name="runc", is_gvisor=False))
+WALLS = promised_walls(SPEC)
 
 
 def controls_of(sandbox_id: str) -> Controls:

@@ -5,14 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from support.docker_sandboxes import Weakening
+from support.seccomp_profiles import lift_groups, with_32_bits
+
+
+def _use_profile(config: dict[str, Any], text: str) -> None:
+    config["HostConfig"]["SecurityOpt"] = ["no-new-privileges", f"seccomp={text}"]
+
+
+def lift(*groups: str) -> Weakening:
+    """Returns the weakening that allows what the named groups of the profile refuse."""
+    text = lift_groups(*groups)
+    return Weakening(change=lambda config: _use_profile(config, text), walls=("open_calls",))
+
+
+def _open_sockets(config: dict[str, Any]) -> None:
+    _use_profile(config, lift_groups("socket-families", "device-control"))
+
+
+def _32_bits(config: dict[str, Any]) -> None:
+    _use_profile(config, with_32_bits())
 
 
 def _bridge_network(config: dict[str, Any]) -> None:
+    _open_sockets(config)
     config["NetworkDisabled"] = False
     config["HostConfig"] |= {"NetworkMode": "bridge", "Dns": []}
 
 
 def _host_network(config: dict[str, Any]) -> None:
+    _open_sockets(config)
     config["NetworkDisabled"] = False
     config["HostConfig"]["NetworkMode"] = "host"
     del config["Hostname"], config["Domainname"]  # the host's are its own
@@ -27,6 +48,8 @@ def _default_capabilities(config: dict[str, Any]) -> None:
 
 
 def _root_with_default_capabilities(config: dict[str, Any]) -> None:
+    # The profile refuses most of what they are for as well.
+    _no_seccomp(config)
     _root_user(config)
     _default_capabilities(config)
 
@@ -36,7 +59,7 @@ def _more_groups(config: dict[str, Any]) -> None:
 
 
 def _new_privileges(config: dict[str, Any]) -> None:
-    config["HostConfig"]["SecurityOpt"] = []
+    config["HostConfig"]["SecurityOpt"].remove("no-new-privileges")
 
 
 def _no_seccomp(config: dict[str, Any]) -> None:
@@ -78,6 +101,8 @@ def _terminal(config: dict[str, Any]) -> None:
 
 
 def _foreign_init(config: dict[str, Any]) -> None:
+    # The engine's own init asks its terminal whose group it has, and ends where it may not.
+    _use_profile(config, lift_groups("device-control"))
     config["HostConfig"]["Init"] = True
 
 
@@ -96,25 +121,31 @@ def _core_dumps(config: dict[str, Any]) -> None:
 _CAPABILITIES = ("effective_capabilities", "bounding_capabilities")
 _USER = ("uid", "gid", "supplementary_gids")
 
-BRIDGE_NETWORK = Weakening(change=_bridge_network, walls=("network_interfaces",))
-HOST_NETWORK = Weakening(change=_host_network, walls=("network_interfaces",))
+_NETWORK = ("network_interfaces", "open_calls")
+_SECCOMP = ("seccomp_mode", "open_calls")
+
+#: The network is closed twice: by what is in it, and by the families of sockets there are.
+OPEN_SOCKETS = Weakening(change=_open_sockets, walls=("open_calls",))
+BRIDGE_NETWORK = Weakening(change=_bridge_network, walls=_NETWORK)
+HOST_NETWORK = Weakening(change=_host_network, walls=_NETWORK)
 ROOT_USER = Weakening(change=_root_user, walls=_USER)
 DEFAULT_CAPABILITIES = Weakening(change=_default_capabilities, walls=_CAPABILITIES)
 ROOT_WITH_DEFAULT_CAPABILITIES = Weakening(
-    change=_root_with_default_capabilities, walls=(*_USER, *_CAPABILITIES)
+    change=_root_with_default_capabilities, walls=(*_USER, *_CAPABILITIES, *_SECCOMP)
 )
 MORE_GROUPS = Weakening(change=_more_groups, walls=("supplementary_gids",))
 NEW_PRIVILEGES = Weakening(change=_new_privileges, walls=("has_no_new_privileges",))
-NO_SECCOMP = Weakening(change=_no_seccomp, walls=("seccomp_mode",))
+NO_SECCOMP = Weakening(change=_no_seccomp, walls=_SECCOMP)
+THE_RULES_OF_32_BITS = Weakening(change=_32_bits)
 WRITABLE_ROOT = Weakening(change=_writable_root, walls=("is_root_read_only",))
 ROOT_IN_A_WRITABLE_ROOT = Weakening(
     change=_root_in_a_writable_root, walls=(*_USER, "is_root_read_only")
 )
-EXECUTABLE_TMP = Weakening(change=_executable_tmp)
+EXECUTABLE_TMP = Weakening(change=_executable_tmp, walls=("scratch_options",))
 WRITABLE_SOCKET_DIRECTORY = Weakening(change=_writable_socket_directory, walls=_USER)
 HOST_PROCESSES = Weakening(change=_host_processes)
-CORE_DUMPS = Weakening(change=_core_dumps)
+CORE_DUMPS = Weakening(change=_core_dumps, walls=("RLIMIT_CORE",))
 HOST_NAMES = Weakening(change=_host_names)
 TERMINAL = Weakening(change=_terminal)
-FOREIGN_INIT = Weakening(change=_foreign_init)
+FOREIGN_INIT = Weakening(change=_foreign_init, walls=("open_calls",))
 NOTHING_ABOUT_MEMORY_PRESSURE = Weakening(change=_nothing_about_memory_pressure)

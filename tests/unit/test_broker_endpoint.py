@@ -136,11 +136,33 @@ async def test_missing_wall_is_refused_by_name() -> None:
         assert "eth0" in text
 
 
+@pytest.mark.parametrize(("found", "is_refused"), [(2**30 + 1, True), (2**29, False)])
+async def test_ceiling_may_be_lower_than_promised_and_not_higher(
+    *, found: int, is_refused: bool
+) -> None:
+    """An engine that bounds less than it was told is found out; a tighter bound is no gap."""
+    async with (
+        listening() as endpoint,
+        ScriptedWorker(endpoint.socket_directory) as worker,
+    ):
+        said = hello()
+        said.walls.ceilings[1].most = found
+        worker.attach()
+        await worker.say(hello=said)
+        if not is_refused:
+            await endpoint.attached(timeout_s=PATIENCE_S)
+            return
+        with pytest.raises(SandboxStartError, match=f"at most {2**30}, found {found}"):
+            await endpoint.attached(timeout_s=PATIENCE_S)
+
+
 @pytest.mark.parametrize(
     ("wall", "expected"),
     [
         ("is_root_read_only", "is_root_read_only: promised True, found None"),
         ("open_calls", r"open_calls: promised frozenset\(\), found None"),
+        ("ceilings", "memory.max: promised at most 1073741824, found None"),
+        ("scratch_options", r"scratch_options: promised frozenset\(\{'/tmp noexec'\}\), found"),
     ],
 )
 async def test_wall_that_is_not_reported_counts_as_absent(wall: str, expected: str) -> None:

@@ -37,7 +37,7 @@ VERSION = {"Components": [{"Name": "runc", "Version": "1.1.5+ds1"}]}
 Record = dict[str, Any]
 
 
-def record_of(*, seccomp_profile: str | None = None) -> Record:
+def record_of(*, seccomp_profile: str = "{}") -> Record:
     """Returns an engine's record of a container that is what was asked for."""
     spec = SandboxSpec(
         image_id="sha256:01",
@@ -132,7 +132,10 @@ def test_seccomp_profile_is_stated_by_its_digest() -> None:
     """The digest is that of the very text the engine has; the engine's own profile has none."""
     text = '{"defaultAction":"SCMP_ACT_ERRNO"}'
 
-    own, default = stated(record_of(seccomp_profile=text)), stated(record_of())
+    without = record_of()
+    without["HostConfig"]["SecurityOpt"] = ["no-new-privileges"]
+
+    own, default = stated(record_of(seccomp_profile=text)), stated(without)
 
     assert own.seccomp_profile == "rlm-sandbox"
     assert own.seccomp_sha256 == hashlib.sha256(text.encode()).hexdigest()
@@ -213,7 +216,7 @@ def test_digest_tells_statements_apart() -> None:
 
 def keys_of(value: Any, prefix: str = "") -> list[str]:  # noqa: ANN401 - JSON
     """Returns the path of each value, but that what is described as a whole is one."""
-    if prefix in {"container.namespaces", "container.limits.ulimits"}:
+    if prefix in {"container.namespaces", "container.limits.ulimits", "walls.ceilings"}:
         return [prefix]
     if prefix in {"broker.cell_limits", "broker.run_limits"}:
         return [prefix]

@@ -50,6 +50,7 @@ GOOD = PostureFacts(
     core_pattern="core.%p",
     socket_path=Path("/run/rlm/sockets/00000000/00000000/broker.sock"),
     free_bytes=50 * 2**30,
+    seccomp_sha256="5eccc0",
 )
 
 
@@ -90,8 +91,14 @@ def test_names_are_unique() -> None:
         (
             "seccomp",
             with_info(SecurityOptions=["name=seccomp,profile=unconfined"]),
+            Status.OK,
+            "the product's own profile, sha256 5eccc0",
+        ),
+        (
+            "seccomp",
+            replace(GOOD, seccomp_sha256="", seccomp_error="The seccomp profile is empty"),
             Status.FAILED,
-            "unconfined",
+            "is empty",
         ),
         (
             "access-control",

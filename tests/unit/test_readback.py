@@ -20,7 +20,7 @@ def asked() -> Record:
         limits=SandboxLimits(),
         runtime=Runtime(name="runc", is_gvisor=False),
         cgroup_version=1,
-        seccomp_profile=None,
+        seccomp_profile='{"defaultAction":"SCMP_ACT_ERRNO"}',
     )
     return container_config(
         spec, sandbox_id=SandboxId("a1"), socket_directory=Path("/s"), labels={"owner": "me"}
@@ -86,6 +86,8 @@ def engine(**values: object) -> Callable[[Record], None]:
         ("CapAdd", host(CapAdd=["SYS_PTRACE"])),
         ("Privileged", host(Privileged=True)),
         ("SecurityOpt", host(SecurityOpt=["seccomp=unconfined", "no-new-privileges"])),
+        ("SecurityOpt", host(SecurityOpt=["seccomp={}", "no-new-privileges"])),
+        ("SecurityOpt", host(SecurityOpt=["no-new-privileges"])),
         ("ReadonlyRootfs", host(ReadonlyRootfs=False)),
         ("NetworkMode", host(NetworkMode="bridge")),
         ("Ulimits", host(Ulimits=None)),
@@ -130,16 +132,15 @@ def test_each_wall_that_differs_is_named(wall: str, change: Callable[[Record], N
     [
         ["name=seccomp,profile=default"],
         ["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"],
+        ["name=seccomp,profile=unconfined"],
     ],
 )
-def test_default_seccomp_profile_is_a_wall(options: list[str]) -> None:
-    """The profile an engine has by default is accepted, under its old name and its new one."""
+def test_engine_with_seccomp_is_accepted(options: list[str]) -> None:
+    """Whatever the engine's own default is called, or is: every sandbox brings its own profile."""
     assert find_missing_seccomp({"SecurityOptions": options}) is None
 
 
-@pytest.mark.parametrize(
-    "options", [None, [], ["name=apparmor"], ["name=seccomp,profile=unconfined"]]
-)
+@pytest.mark.parametrize("options", [None, [], ["name=apparmor"]])
 def test_missing_seccomp_is_found(options: list[str] | None) -> None:
-    """An engine without seccomp, or with its default switched off, seals nothing."""
+    """An engine without seccomp seals nothing."""
     assert find_missing_seccomp({"SecurityOptions": options}) is not None

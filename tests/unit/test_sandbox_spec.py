@@ -31,7 +31,7 @@ SPEC = SandboxSpec(
     limits=LIMITS,
     runtime=RUNC,
     cgroup_version=2,
-    seccomp_profile=None,
+    seccomp_profile='{"defaultAction":"x"}',
 )
 
 
@@ -57,7 +57,7 @@ def host_config_of(spec: SandboxSpec = SPEC) -> dict[str, Any]:
         ("CapDrop", ["ALL"]),
         ("CapAdd", []),
         ("Privileged", False),
-        ("SecurityOpt", ["no-new-privileges"]),
+        ("SecurityOpt", ["no-new-privileges", 'seccomp={"defaultAction":"x"}']),
         ("ReadonlyRootfs", True),
         ("Binds", [f"/run/rlm/sockets/o/s:{SOCKET_MOUNT}:ro"]),
         ("Devices", []),
@@ -161,13 +161,6 @@ def test_swappiness_is_asked_for_where_it_exists() -> None:
     assert "MemorySwappiness" not in host_config_of(SPEC)
 
 
-def test_own_seccomp_profile_is_passed_whole() -> None:
-    """A profile of one's own goes to the engine as its text, beside no-new-privileges."""
-    options = host_config_of(replace(SPEC, seccomp_profile='{"defaultAction":"x"}'))["SecurityOpt"]
-
-    assert options == ["no-new-privileges", 'seccomp={"defaultAction":"x"}']
-
-
 def test_gvisor_keeps_the_engines_network_namespace() -> None:
     """Under gVisor the loopback device comes from the engine's namespace, and nothing else."""
     gvisor = config_of(replace(SPEC, runtime=GVISOR))
@@ -209,7 +202,7 @@ def test_command_replaces_the_entry_point_only_when_given() -> None:
 
 def test_runc_promises_every_wall() -> None:
     """Under runc the kernel reports every wall, so a promise is made for each."""
-    walls = promised_walls(RUNC)
+    walls = promised_walls(SPEC)
 
     assert walls.seccomp_mode == 2
     assert walls.has_no_new_privileges is True
@@ -220,7 +213,57 @@ def test_runc_promises_every_wall() -> None:
 
 
 def test_gvisor_promises_all_but_what_it_does_not_report() -> None:
-    """Two walls are replaced by the kernel of gVisor; the others are promised as under runc."""
-    expected = replace(promised_walls(RUNC), seccomp_mode=None, has_no_new_privileges=None)
+    """What gVisor's own kernel stands in for is not promised; the rest is as under runc."""
+    ours, theirs = promised_walls(SPEC), promised_walls(replace(SPEC, runtime=GVISOR))
 
-    assert promised_walls(GVISOR) == expected
+    expected = replace(
+        ours,
+        seccomp_mode=None,
+        has_no_new_privileges=None,
+        ceilings=theirs.ceilings,
+        scratch_options=frozenset({"/tmp noexec", "/dev/shm noexec"}),
+    )
+    assert theirs == expected
+    assert ours.ceilings.keys() - theirs.ceilings.keys() == {
+        "memory.max",
+        "memory.swap.max",
+        "pids.max",
+        "cpu.max",
+        "/tmp names",
+        "/dev/shm names",
+    }
+    assert theirs.ceilings.keys() - ours.ceilings.keys() == {"RLIMIT_NPROC"}
+
+
+def test_every_limit_is_promised_from_inside_too() -> None:
+    """What the engine is asked to bound is what a worker must find bounded."""
+    assert promised_walls(SPEC).ceilings == {
+        "RLIMIT_CORE": 0,
+        "RLIMIT_FSIZE": LIMITS.file_bytes,
+        "RLIMIT_MEMLOCK": 0,
+        "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_NOFILE": LIMITS.open_files,
+        "/tmp bytes": LIMITS.tmp_bytes,
+        "/tmp names": LIMITS.tmp_inodes,
+        "/dev/shm bytes": 2**20,
+        "/dev/shm names": 256,
+        "memory.max": LIMITS.memory_bytes,
+        "memory.swap.max": 0,
+        "pids.max": LIMITS.process_count,
+        "cpu.max": 1_500_000,
+        "unhidden paths": 0,
+    }
+    assert promised_walls(SPEC).scratch_options == frozenset(
+        f"{place} {option}"
+        for place in ("/tmp", "/dev/shm")
+        for option in ("noexec", "nosuid", "nodev")
+    )
+
+
+def test_odd_limits_are_promised_as_the_kernel_rounds_them() -> None:
+    """A limit that is no whole page, or no hundredth of a processor, refuses no honest engine."""
+    limits = replace(LIMITS, tmp_bytes=7 * 2**20 + 1, cpu_count=1.234567)
+    ceilings = promised_walls(replace(SPEC, limits=limits)).ceilings
+
+    assert ceilings["/tmp bytes"] == 7 * 2**20 + 2**16
+    assert ceilings["cpu.max"] == 1_240_000

@@ -95,6 +95,8 @@ messages = st.one_of(
                 open_calls=calls,
                 repl_open_calls=calls,
                 landlock_abi=int32,
+                ceilings=st.lists(st.builds(pb.Ceiling, name=text, most=int64), max_size=70),
+                scratch_options=st.lists(text, max_size=70),
             ),
         ),
     ),
@@ -113,7 +115,12 @@ def check_bounds(raw: bytes) -> None:
         assert len(claim.kernel_release) <= 200
         assert len(claim.walls.network_interfaces) <= 64
         assert len(claim.walls.supplementary_gids) <= 64
-        for names in (claim.walls.open_calls, claim.walls.repl_open_calls):
+        for names in (
+            claim.walls.open_calls,
+            claim.walls.repl_open_calls,
+            claim.walls.ceilings,
+            claim.walls.scratch_options,
+        ):
             assert len(names or ()) <= 64
             assert all(len(name) <= 64 for name in names or ())
     elif isinstance(claim, ClaimedOutput):

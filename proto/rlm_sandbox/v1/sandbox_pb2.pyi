@@ -363,6 +363,8 @@ class Walls(_message.Message):
     REPL_SECCOMP_MODE_FIELD_NUMBER: _builtins.int
     IS_REPL_INSPECTABLE_FIELD_NUMBER: _builtins.int
     LANDLOCK_ABI_FIELD_NUMBER: _builtins.int
+    CEILINGS_FIELD_NUMBER: _builtins.int
+    SCRATCH_OPTIONS_FIELD_NUMBER: _builtins.int
     seccomp_mode: _builtins.int
     """Seccomp mode of the worker: 0 off, 1 strict, 2 filter."""
     has_no_new_privileges: _builtins.bool
@@ -405,6 +407,16 @@ class Walls(_message.Message):
     def repl_open_calls(self) -> Global___CallNames:
         """The same, tried in the REPL process after it had given up what it can do without."""
 
+    @_builtins.property
+    def ceilings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ceiling]:
+        """What is bounded, each thing once; at most 64. One that is left out counts as unbounded."""
+
+    @_builtins.property
+    def scratch_options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is forbidden of files in the directories that can be written: `/tmp noexec`. At most 64 of
+        at most 64 characters.
+        """
+
     def __init__(
         self,
         *,
@@ -423,10 +435,12 @@ class Walls(_message.Message):
         repl_seccomp_mode: _builtins.int | None = ...,
         is_repl_inspectable: _builtins.bool | None = ...,
         landlock_abi: _builtins.int | None = ...,
+        ceilings: _abc.Iterable[Global___Ceiling] | None = ...,
+        scratch_options: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bounding_capabilities", b"_bounding_capabilities", "_effective_capabilities", b"_effective_capabilities", "_gid", b"_gid", "_has_no_new_privileges", b"_has_no_new_privileges", "_is_repl_inspectable", b"_is_repl_inspectable", "_is_root_read_only", b"_is_root_read_only", "_landlock_abi", b"_landlock_abi", "_repl_seccomp_mode", b"_repl_seccomp_mode", "_seccomp_mode", b"_seccomp_mode", "_uid", b"_uid", "bounding_capabilities", b"bounding_capabilities", "effective_capabilities", b"effective_capabilities", "gid", b"gid", "has_no_new_privileges", b"has_no_new_privileges", "is_repl_inspectable", b"is_repl_inspectable", "is_root_read_only", b"is_root_read_only", "landlock_abi", b"landlock_abi", "open_calls", b"open_calls", "repl_open_calls", b"repl_open_calls", "repl_seccomp_mode", b"repl_seccomp_mode", "seccomp_mode", b"seccomp_mode", "uid", b"uid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bounding_capabilities", b"_bounding_capabilities", "_effective_capabilities", b"_effective_capabilities", "_gid", b"_gid", "_has_no_new_privileges", b"_has_no_new_privileges", "_is_repl_inspectable", b"_is_repl_inspectable", "_is_root_read_only", b"_is_root_read_only", "_landlock_abi", b"_landlock_abi", "_repl_seccomp_mode", b"_repl_seccomp_mode", "_seccomp_mode", b"_seccomp_mode", "_uid", b"_uid", "bounding_capabilities", b"bounding_capabilities", "effective_capabilities", b"effective_capabilities", "gid", b"gid", "has_no_new_privileges", b"has_no_new_privileges", "is_repl_inspectable", b"is_repl_inspectable", "is_root_read_only", b"is_root_read_only", "kernel_release", b"kernel_release", "landlock_abi", b"landlock_abi", "network_interfaces", b"network_interfaces", "open_calls", b"open_calls", "repl_open_calls", b"repl_open_calls", "repl_seccomp_mode", b"repl_seccomp_mode", "seccomp_mode", b"seccomp_mode", "supplementary_gids", b"supplementary_gids", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bounding_capabilities", b"_bounding_capabilities", "_effective_capabilities", b"_effective_capabilities", "_gid", b"_gid", "_has_no_new_privileges", b"_has_no_new_privileges", "_is_repl_inspectable", b"_is_repl_inspectable", "_is_root_read_only", b"_is_root_read_only", "_landlock_abi", b"_landlock_abi", "_repl_seccomp_mode", b"_repl_seccomp_mode", "_seccomp_mode", b"_seccomp_mode", "_uid", b"_uid", "bounding_capabilities", b"bounding_capabilities", "ceilings", b"ceilings", "effective_capabilities", b"effective_capabilities", "gid", b"gid", "has_no_new_privileges", b"has_no_new_privileges", "is_repl_inspectable", b"is_repl_inspectable", "is_root_read_only", b"is_root_read_only", "kernel_release", b"kernel_release", "landlock_abi", b"landlock_abi", "network_interfaces", b"network_interfaces", "open_calls", b"open_calls", "repl_open_calls", b"repl_open_calls", "repl_seccomp_mode", b"repl_seccomp_mode", "scratch_options", b"scratch_options", "seccomp_mode", b"seccomp_mode", "supplementary_gids", b"supplementary_gids", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bounding_capabilities: _TypeAlias = _typing.Literal["bounding_capabilities"]  # noqa: Y015
     _WhichOneofArgType__bounding_capabilities: _TypeAlias = _typing.Literal["_bounding_capabilities", b"_bounding_capabilities"]  # noqa: Y015
@@ -496,6 +510,36 @@ class CallNames(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CallNames: _TypeAlias = CallNames  # noqa: Y015
+
+@_typing.final
+class Ceiling(_message.Message):
+    """The most there may be of one thing, as the kernel tells it to those who are bounded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What: a limit of a process (`RLIMIT_NOFILE`, getrlimit(2)) or of the container (`memory.max`,
+    `memory.swap.max`, `pids.max`, `cpu.max` in microseconds a second; by these names for cgroup
+    version 1 too), a directory that can be written (`/tmp bytes`, `/tmp names`), or
+    `unhidden paths`, the number of paths that tell of the host. At most 64 characters.
+    """
+    most: _builtins.int
+    """How much, in units of its own; 2^63-1 where there is no limit."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        most: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["most", b"most", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ceiling: _TypeAlias = Ceiling  # noqa: Y015
 
 @_typing.final
 class BrokerHello(_message.Message):
