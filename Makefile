@@ -54,9 +54,20 @@ lock: lock-debian ## Pins every package again, with hashes; needs uv
 		-o requirements-local.lock
 	$(COMPILE) docker/requirements.in --python-version 3.13 -o docker/requirements.lock
 	$(COMPILE) docker/sbom-tools.in --python-version 3.11 -o docker/sbom-tools.lock
+	$(COMPILE) sbom/requirements.in --python-version 3.11 -o sbom/requirements.lock
+	@$(BIN)/python -B sbom/describe_wheel.py
 
 lock-debian: $(STAMP) ## Pins the image's Debian packages again: for when a mirror has lost them
 	@$(BIN)/python -B docker/lock_packages.py
+
+wheel: $(STAMP) ## The wheel, into dist/: the same file whenever it is built from the same tree
+	@rm -f dist/*.whl && $(BIN)/hatchling build -t wheel >/dev/null
+	@sha256sum dist/*.whl
+
+sbom: setup ## Bills of materials (CycloneDX) of the wheel and of the image, into dist/
+	@mkdir -p dist && cp sbom/rlm_sandbox.cdx.json dist/
+	@$(BIN)/rlm image sbom >dist/rlm_sandbox_image.$$(uname -m).cdx.json
+	@ls dist/*.cdx.json
 
 wire: $(STAMP) ## Generates the wire code from the contract
 	PYTHON=$(CURDIR)/$(BIN)/python ./proto/generate.sh
