@@ -62,7 +62,7 @@ def _fails(*_args: object, **_keywords: object) -> object:
     [
         ("terminal", "for_terminal", lambda text: text),
         ("frames", "encode", lambda _kind, payload: payload),
-        ("stream_order", "OUTPUT_SLACK_BYTES", 0),
+        ("stream_order", "MAX_OUTPUT_PIECE_BYTES", 2),
         *[
             (name, parser, _fails)
             for name, parser in (

@@ -1,25 +1,23 @@
-"""Runs the fuzz targets under atheris, and says how far each one came.
+"""Runs the fuzz targets under atheris, and says how far each one came: `make fuzz`.
 
-    python tests/fuzz/run.py --seconds 60 [target ...]
-
-New inputs are kept in a folder of their own; with `--keep` those that reach something new are added
-to the corpus, smallest first.
+Without it a property would be tried on what its author thought of. An input that breaks one is kept
+as `fuzz-<target>-…` at the root of the tree; with `--keep`, inputs that reach something new are
+added to the corpus, and of all of them the fewest that reach as much are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT), str(ROOT / "proto")]
+from support.fuzz_targets import FUZZ, FuzzTarget, fuzz_targets
 
-from support.fuzz_targets import FuzzTarget, fuzz_targets  # noqa: E402 - after the path to it
-
+_TESTS = FUZZ.parent
 _DONE = re.compile(r"#(\d+)\s+DONE\s+cov: (\d+) ft: (\d+) corp: (\d+)/\S+ .*?exec/s: (\d+)")
 _IN_OWN_PROCESS = "--in-own-process"
 _MAX_INPUT_BYTES = 4096
@@ -28,8 +26,8 @@ _INPUT_SECONDS = 10  # one input that takes longer is a finding
 
 def main() -> int:
     """Runs what the command line names; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser = argparse.ArgumentParser(description="Runs fuzz targets.")
+    parser.add_argument("--seconds", type=int, default=60, help="how long each target is run")
     parser.add_argument("--keep", action="store_true", help="add what is new to the corpus")
     parser.add_argument("targets", nargs="*")
     targets = {target.name: target for target in fuzz_targets()}
@@ -39,15 +37,8 @@ def main() -> int:
     unknown = set(arguments.targets) - set(targets)
     if unknown:
         parser.error(f"no target is called {min(unknown)}; there are {', '.join(targets)}")
-    try:
-        import atheris  # noqa: F401, PLC0415 - whether it is there at all
-    except ImportError:
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        say(
-            f"atheris is not installed for Python {version}. `make fuzz` installs it where there "
-            "is a wheel, which is Python 3.11 to 3.13 on Linux; take one of these: "
-            "make fuzz PYTHON=python3.12. The tests replay the corpus without it."
-        )
+    if importlib.util.find_spec("atheris") is None:
+        say("atheris is not installed; `make fuzz` does it where there is a wheel of it")
         return 1
     names = arguments.targets or list(targets)
     outcomes = [run(targets[name], arguments.seconds, keep=arguments.keep) for name in names]
@@ -72,7 +63,7 @@ def run(target: FuzzTarget, seconds: int, *, keep: bool) -> bool:
             f"-timeout={_INPUT_SECONDS}",
             "-rss_limit_mb=2048",
             "-print_final_stats=1",
-            f"-artifact_prefix={ROOT}/fuzz-{target.name}-",
+            f"-artifact_prefix={_TESTS.parent}/fuzz-{target.name}-",
             *dictionary_of(target, found),
         ]
         told = in_own_process(target, [*options, str(found), str(target.corpus)])
@@ -105,23 +96,26 @@ def merge(target: FuzzTarget, found: Path) -> None:
     """Replaces the corpus by the fewest inputs that reach as much as it and what was found."""
     with tempfile.TemporaryDirectory(prefix="fuzz") as merged:
         in_own_process(target, ["-merge=1", merged, str(target.corpus), str(found)])
-        kept = list(Path(merged).iterdir())
+        kept = {path.name[:16]: path.read_bytes() for path in Path(merged).iterdir()}
         if not kept:
             return
-        for path in target.corpus.iterdir():
+        # What was written by hand stays: a parser that is one pattern has next to no edges.
+        seeds = {path: path.read_bytes() for path in target.corpus.glob("seed-*")}
+        for path in set(target.corpus.iterdir()) - set(seeds):
             path.unlink()
-        for path in kept:
-            (target.corpus / path.name[:16]).write_bytes(path.read_bytes())
+        for name, data in kept.items():
+            if data not in seeds.values():
+                (target.corpus / name).write_bytes(data)
 
 
 def in_own_process(target: FuzzTarget, options: list[str]) -> str:
     """Runs libFuzzer, which ends the process it runs in, and returns what it said."""
     ended = subprocess.run(
-        [sys.executable, __file__, _IN_OWN_PROCESS, target.name, *options],
+        [sys.executable, "-m", "support.fuzz_run", _IN_OWN_PROCESS, target.name, *options],
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        cwd=tempfile.gettempdir(),
+        cwd=_TESTS,
     )
     return ended.stdout.decode(errors="replace")
 
