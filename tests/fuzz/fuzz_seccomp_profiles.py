@@ -42,47 +42,46 @@ def changed(fuzz: FuzzData) -> bytes:
     """Returns the released profile after some changes."""
     profile: dict[str, Any] = json.loads(PROFILE.read_bytes())
     for _ in range(fuzz.integer(0, 3)):
-        change(fuzz, profile)
+        if isinstance(profile.get("syscalls"), list):
+            change(fuzz, profile)
     text = json.dumps(profile).encode()
     return text[: fuzz.integer(0, len(text))] if fuzz.integer(0, 15) == 15 else text
 
 
 def change(fuzz: FuzzData, profile: dict[str, Any]) -> None:
     """Changes one thing."""
-    rules = profile["syscalls"]
-    rule = rules[fuzz.integer(0, len(rules) - 1)] if rules else {"names": [], "action": ""}
-    names = rule.get("names", [])
-    match fuzz.integer(0, 10):
-        case 0:
+    rules: list[dict[str, Any]] = profile["syscalls"]
+    if not rules:
+        return
+    rule = rules[fuzz.integer(0, len(rules) - 1)]
+    names: list[str] = rule["names"]
+    match fuzz.choice(("allow", "drop", "action", "name", "args", "error", "key", "machines")):
+        case "allow":
             rules.append({"names": [fuzz.choice(CALLS)], "action": fuzz.choice(ACTIONS)})
-        case 1:
+        case "drop":
             rules[:] = [kept for kept in rules if kept is not rule]
-        case 2:
+        case "action":
             rule["action"] = fuzz.choice(ACTIONS)
-        case 3:
-            names.append(fuzz.choice(CALLS))
-        case 4 if names:
-            del names[fuzz.integer(0, len(names) - 1)]
-        case 5:
-            rule.pop("args", None)
-        case 6:
-            rule["args"] = [
-                {
-                    "index": fuzz.integer(-1, 6),
-                    "value": fuzz.choice((0, 1, 2, 0x7E020000, 2**64)),
-                    "valueTwo": fuzz.integer(0, 1),
-                    "op": fuzz.choice(("SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE")),
-                }
-                for _ in range(fuzz.integer(0, 2))
-            ]
-        case 7:
+        case "name":
+            names[fuzz.integer(0, len(names)) :] = [fuzz.choice(CALLS)][: fuzz.integer(0, 1)]
+        case "args":
+            rule["args"] = [comparison_of(fuzz) for _ in range(fuzz.integer(0, 2))]
+        case "error":
             rule["errnoRet"] = fuzz.choice((0, 1, 38, -1, None))
-        case 8:
-            profile["defaultAction"] = fuzz.choice(ACTIONS)
-        case 9:
-            profile["defaultErrnoRet"] = fuzz.choice((0, 1, 38))
-        case _:
+        case "key":
+            profile[fuzz.choice(sorted(profile))] = fuzz.choice((*ACTIONS, 0, 1, 38, {}, []))
+        case "machines":
             profile["archMap"] = profile["archMap"][: fuzz.integer(0, 2)]
+
+
+def comparison_of(fuzz: FuzzData) -> dict[str, object]:
+    """Returns what an argument might be compared with."""
+    return {
+        "index": fuzz.integer(-1, 6),
+        "value": fuzz.choice((0, 1, 2, 0x7E020000, 2**64)),
+        "valueTwo": fuzz.integer(0, 1),
+        "op": fuzz.choice(("SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE")),
+    }
 
 
 def check(given: dict[str, Any]) -> None:
@@ -92,7 +91,9 @@ def check(given: dict[str, Any]) -> None:
     assert {entry["architecture"] for entry in given["archMap"]} == MACHINES
     assert not any(entry["subArchitectures"] for entry in given["archMap"])
     for group in FLOOR.values():
-        tests = [(test.index, test.operator, test.value, test.second_value) for test in group.unless]
+        tests = [
+            (test.index, test.operator, test.value, test.second_value) for test in group.unless
+        ]
         for rule in given["syscalls"]:
             if not group.calls & set(rule["names"]):
                 continue

@@ -62,6 +62,7 @@ def _fails(*_args: object, **_keywords: object) -> object:
     [
         ("terminal", "for_terminal", lambda text: text),
         ("frames", "encode", lambda _kind, payload: payload),
+        ("seccomp_profiles", "MACHINES", set[str]()),
         ("stream_order", "MAX_OUTPUT_PIECE_BYTES", 2),
         *[
             (name, parser, _fails)
@@ -71,6 +72,7 @@ def _fails(*_args: object, **_keywords: object) -> object:
                 ("cells", "compile_cell"),
                 ("chat_replies", "read_chat_reply"),
                 ("contexts", "encode_context"),
+                ("http2", "ConnectionPolice"),
                 ("queries", "read_query"),
                 ("repl_reports", "check_query"),
                 ("replies", "parse_reply"),
