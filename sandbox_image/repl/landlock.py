@@ -114,7 +114,9 @@ def leave_signals_behind() -> None:
     found = version()
     if found < _SCOPE_VERSION:
         return
-    with _ruleset(found, 0) as ruleset:
+    with _ruleset(found, _MOVE) as ruleset:
+        # Every ruleset forbids moves between directories unless it says otherwise (landlock(7)).
+        _allow(ruleset, Path("/"), _MOVE)
         try:
             _enforce(ruleset)
         except OSError as error:
@@ -138,7 +140,7 @@ def _all_but(hidden: Path, below: Path = Path("/")) -> Iterator[Path]:
 def _ruleset(found: int, handled: int) -> Iterator[int]:
     fields = [handled]
     if found >= _TCP_VERSION:
-        fields.append(_TCP if handled else 0)
+        fields.append(_TCP)
     if found >= _SCOPE_VERSION:
         fields.append(_SCOPES)
     described = struct.pack(f"={len(fields)}Q", *fields)

@@ -35,6 +35,7 @@ from sandbox_image.repl.mailbox import Interrupts, Mailbox
 from sandbox_image.repl.memory_limit import limit_memory
 from sandbox_image.repl.namespace import Namespace
 from sandbox_image.repl.running import CellRunner
+from sandbox_image.repl.signalling import signal_by_thread
 
 #: Kept free for the worker and the spares when the REPL process is held to its soft limit.
 _RESERVED_BYTES = 96 * 2**20
@@ -140,6 +141,9 @@ class ReplLoop:
                 landlock.leave_signals_behind()
             return
         far.close()
+        # A group of its own: one that a cell has stopped, in a group whose leader then ends, would
+        # be sent SIGHUP (setpgid(2)).
+        os.setsid()
         self._mailbox.close()
         reader = _wait_to_take_over(near)
         self._mailbox = Mailbox(near, self._interrupts, reader=reader)
@@ -195,6 +199,7 @@ def repl_main(
     status = 70  # EX_SOFTWARE (sysexits.h)
     try:
         _become_ordinary(connection, stdout=stdout, stderr=stderr)
+        signal_by_thread()
         sqlite_locking.keep_off_kernel_locks()
         loop = ReplLoop(connection)
         confinement = confine(worker_pid=worker_pid, hidden=hidden)

@@ -98,8 +98,6 @@ def test_every_other_number_is_allowed(machine: Machine, program: list[Instructi
     ("call", "arguments"),
     [
         ("socketpair", (1, 1, 0)),
-        ("kill", (2, 15)),
-        ("kill", (0x7FFFFFFF, 9)),
         ("tgkill", (77, 78, 6)),
         ("fcntl", (3, 1030)),  # F_DUPFD_CLOEXEC
         ("fcntl", (3, 4, 0x800)),  # F_SETFL
@@ -123,7 +121,7 @@ def test_what_honest_cells_need_is_allowed(
     ("call", "arguments"),
     [
         ("kill", (-1, 9)),
-        ("kill", (-77, 9)),
+        ("kill", (77, 9)),
         ("kill", (0, 9)),
         ("kill", (1, 9)),
         ("kill", (WORKER_PID, 9)),
