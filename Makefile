@@ -9,11 +9,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(INSTALL)
 LOCAL_STAMP := $(VENV)/.installed-local-model
+FUZZ_STAMP := $(VENV)/.installed-fuzzer
+FUZZ_SECONDS ?= 60
 COMPILE := uv pip compile -q --generate-hashes --universal --no-emit-index-url --no-header
 SOURCES := $(shell git ls-files orchestrator sandbox_image proto docker 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-unit test-local-model local-model lock wire mutants threat-model clean
+.PHONY: help setup demo test check test-unit test-local-model local-model lock wire mutants fuzz threat-model clean
 
 help: ## Says what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -52,17 +54,32 @@ lock: lock-debian ## Pins every package again, with hashes; needs uv
 		-o requirements-runtime.lock
 	$(COMPILE) pyproject.toml --extra local --constraint requirements.lock --python-version 3.11 \
 		-o requirements-local.lock
+	$(COMPILE) --group fuzz --python-version 3.11 -o requirements-fuzz.lock
 	$(COMPILE) docker/requirements.in --python-version 3.13 -o docker/requirements.lock
 	$(COMPILE) docker/sbom-tools.in --python-version 3.11 -o docker/sbom-tools.lock
+	$(COMPILE) sbom/requirements.in --python-version 3.11 -o sbom/requirements.lock
+	@$(BIN)/python -B sbom/describe_wheel.py
 
 lock-debian: $(STAMP) ## Pins the image's Debian packages again: for when a mirror has lost them
 	@$(BIN)/python -B docker/lock_packages.py
+
+wheel: $(STAMP) ## The wheel, into dist/: the same file whenever it is built from the same tree
+	@rm -f dist/*.whl && $(BIN)/hatchling build -t wheel >/dev/null
+	@sha256sum dist/*.whl
+
+sbom: setup ## Bills of materials (CycloneDX) of the wheel and of the image, into dist/
+	@mkdir -p dist && cp sbom/rlm_sandbox.cdx.json dist/
+	@$(BIN)/rlm image sbom >dist/rlm_sandbox_image.$$(uname -m).cdx.json
+	@ls dist/*.cdx.json
 
 wire: $(STAMP) ## Generates the wire code from the contract
 	PYTHON=$(CURDIR)/$(BIN)/python ./proto/generate.sh
 
 mutants: setup ## Takes each hardening flag out once, and says which test misses it
 	@cd tests && ../$(BIN)/python -m support.mutation_run
+
+fuzz: $(FUZZ_STAMP) ## Looks for inputs that break a parser, FUZZ_SECONDS (60) for each
+	@cd tests && ../$(BIN)/python -m support.fuzz_run --seconds $(FUZZ_SECONDS)
 
 threat-model: $(STAMP) ## Writes the generated half of docs/threat-model.md
 	@cd tests && ../$(BIN)/python -m support.threat_model
@@ -94,4 +111,11 @@ $(VENV)/.installed-wheel: requirements.lock pyproject.toml $(SOURCES) | $(VENV)/
 $(LOCAL_STAMP): requirements-local.lock | $(STAMP)
 	@echo "==> Installing the engine of the local model"
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-local.lock
+	@touch $@
+
+$(FUZZ_STAMP): requirements-fuzz.lock | $(STAMP)
+	@echo "==> Installing the fuzzer"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-fuzz.lock || { \
+		echo "atheris has wheels for Python 3.11 to 3.14 on Linux, x86-64. Without it nothing new is looked for;"; \
+		echo "what was found so far is replayed by the tests on any machine."; exit 1; }
 	@touch $@

@@ -1,6 +1,8 @@
 """The wheel as users get it: what is in it, and that it works without the source tree."""
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -107,6 +109,34 @@ def test_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
     }
     assert not any("__pycache__" in name or "test" in name.lower() for name in names)
     assert f"{info}/licenses/LICENSE" in names
+
+
+def test_wheel_is_the_same_file_each_time(wheel: Path, tmp_path: Path) -> None:
+    """The age, place and permissions of the tree that it is built from leave no trace in it."""
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        copy = tmp_path / "tree" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((REPOSITORY / name).read_bytes())
+        copy.chmod(0o600)
+        os.utime(copy, (1_000_000_000, 1_000_000_000))
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=tmp_path / "tree", check=True, capture_output=True)
+
+    [again] = tmp_path.glob("*.whl")
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (wheel, again)]
+    assert again.name == wheel.name
+    assert digests[0] == digests[1]
+
+
+def test_wheel_holds_its_bill_of_materials(wheel: Path) -> None:
+    """Whoever has the wheel has the list of what it brings along, where PEP 770 has it."""
+    name = f"rlm_sandbox-{version('rlm-sandbox')}.dist-info/sboms/rlm_sandbox.cdx.json"
+    with zipfile.ZipFile(wheel) as archive:
+        held = archive.read(name)
+
+    assert held == (REPOSITORY / "sbom/rlm_sandbox.cdx.json").read_bytes()
 
 
 def test_image_is_made_from_the_same_files(installation: Path, tmp_path: Path) -> None:

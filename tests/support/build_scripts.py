@@ -20,5 +20,10 @@ FOLDER = Path(__file__).parents[2] / "docker"
 
 def load(name: str) -> Script:
     """Returns the build script `name`, imported as the build itself imports it."""
-    with patch.object(sys, "path", [str(FOLDER), *sys.path]):
+    return load_from(FOLDER, name)
+
+
+def load_from(folder: Path, name: str) -> Script:
+    """Returns the script `name` of a folder that is no package."""
+    with patch.object(sys, "path", [str(folder), *sys.path]):
         return importlib.import_module(name)
