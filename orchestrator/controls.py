@@ -142,6 +142,10 @@ class ContainerStatement:
     read_only_paths: tuple[str, ...]
     limits: LimitStatement
 
+    def to_json(self) -> dict[str, Json]:
+        """Returns it as JSON, in the form it has in `Controls.to_json()["container"]`."""
+        return _fields_to_json(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerStatement:

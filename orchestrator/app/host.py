@@ -12,12 +12,13 @@ from orchestrator.models.local.serve import serve
 from orchestrator.models.local.weights import fetch, verified
 from orchestrator.sandbox.engine_host import EngineInfo, find_engine
 from orchestrator.sandbox.engine_setup import ensure_engine
+from orchestrator.sandbox.finding import Finding
 from orchestrator.sandbox.image import ImageRecord, PackageChoice, list_images
 from orchestrator.sandbox.image_build import build_image
 from orchestrator.sandbox.image_making import BuildOptions, BuildWay
 from orchestrator.sandbox.image_prune import Verdict, prune_images
 from orchestrator.sandbox.image_verify import Verification, read_bill_of_materials, verify_image
-from orchestrator.sandbox.posture import Finding, judge
+from orchestrator.sandbox.posture import judge
 from orchestrator.sandbox.posture_facts import collect_facts
 from orchestrator.settings import Settings
 

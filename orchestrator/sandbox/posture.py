@@ -5,14 +5,25 @@ this judges, so that every judgement can be tested on hosts nobody has.
 """
 
 import os
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
 from orchestrator.sandbox.engine_host import EngineInfo
-from orchestrator.sandbox.known_escapes import find_escapes
+from orchestrator.sandbox.finding import Finding, Status
+from orchestrator.sandbox.known_escapes import (
+    CONTAINERD_ESCAPES,
+    ENGINE_ESCAPES,
+    RUNC_ESCAPES,
+    Escape,
+    describe,
+    find_escapes,
+)
 from orchestrator.sandbox.posture_facts import SOCKET_PATH_BYTES, PostureFacts
+from orchestrator.sandbox.posture_kernel import judge_kernel
 from orchestrator.sandbox.readback import find_missing_seccomp
 from orchestrator.sandbox.runtimes import REGISTRATION_ADVICE, read_runtimes
+from orchestrator.sandbox.statement import component_version, security_options
 
 # The image has 0.07 GiB, and building it inside the engine leaves 0.5 on the side; below this the
 # next build may be the one that fails.
@@ -26,48 +37,75 @@ _LIMITS = (
     ("CpuCfsQuota", "CPU", "use a kernel with CONFIG_CFS_BANDWIDTH"),
 )
 
-
-class Status(StrEnum):
-    """How one finding bears on running a sandbox here."""
-
-    OK = "ok"
-    WARNING = "warning"  # works, with a wall less thick than it could be
-    FAILED = "failed"  # no sandbox will start
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing looked at: what was found, and what to do about it."""
-
-    name: str
-    status: Status
-    found: str
-    advice: str = ""  # empty where there is nothing to do
+_SOUND_RELEASE = "a release without a known way out of a container"
+#: What should be so, by the name of the finding.
+_EXPECTED: Final[Mapping[str, str]] = {
+    "engine": f"on this host; {_SOUND_RELEASE}",
+    "engine-warnings": "none",
+    "image": "one made from the installed code",
+    "runc": _SOUND_RELEASE,
+    "containerd": _SOUND_RELEASE,
+    "gvisor": "registered with host sockets open, or not there",
+    "cgroups": "version 2",
+    "limits": f"a bound on {', '.join(what for _, what, _ in _LIMITS)}",
+    "seccomp": "system calls can be filtered",
+    "access-control": "AppArmor or SELinux",
+    "user-namespace": "a rootless engine, or users remapped",
+    "storage": "overlay2",
+    "disk": "1 GiB or more",
+    "socket-path": f"{SOCKET_PATH_BYTES} bytes or fewer",
+}
 
 
 def judge(facts: PostureFacts) -> tuple[Finding, ...]:
     """Returns a finding for each thing that bears on how well a sandbox is sealed on this host."""
-    about_host = (_judge_core_pattern(facts), _judge_socket_path(facts))
+    return tuple(
+        replace(finding, expected=finding.expected or _EXPECTED.get(finding.name, ""))
+        for finding in _judge_all(facts)
+    )
+
+
+def _judge_all(facts: PostureFacts) -> Iterator[Finding]:
+    is_rootless = facts.engine is not None and facts.engine.is_rootless
     if facts.engine is None:
-        engine = Finding(name="engine", status=Status.FAILED, found=facts.engine_error)
-        return (engine, *about_host)
-    return (
-        Finding(
-            name="engine",
-            status=Status.OK,
-            found=f"{facts.engine.name or 'Docker Engine'} {facts.engine.version} at "
-            f"{facts.engine.endpoint}, API {facts.engine.api_version}",
-        ),
-        _judge_image(facts),
-        _judge_runc(facts),
-        _judge_gvisor(facts),
-        _judge_limits(facts),
-        _judge_seccomp(facts),
-        _judge_access_control(facts),
-        _judge_user_namespace(facts, facts.engine),
-        _judge_storage(facts.engine),
-        _judge_disk(facts),
-        *about_host,
+        yield Finding(name="engine", status=Status.FAILED, found=facts.engine_error)
+    else:
+        yield _judge_engine(facts.engine)
+        yield _judge_engine_warnings(facts.engine)
+        yield _judge_image(facts)
+        yield _judge_component(facts, "runc", RUNC_ESCAPES)
+        yield _judge_component(facts, "containerd", CONTAINERD_ESCAPES)
+        yield _judge_gvisor(facts)
+        yield _judge_cgroups(facts)
+        yield _judge_limits(facts)
+        yield _judge_seccomp(facts)
+        yield _judge_access_control(facts)
+        yield _judge_user_namespace(facts, facts.engine)
+        yield _judge_storage(facts.engine)
+        yield _judge_disk(facts)
+    yield from judge_kernel(facts.kernel, is_engine_rootless=is_rootless)
+    yield _judge_socket_path(facts)
+
+
+def _judge_engine(engine: EngineInfo) -> Finding:
+    found = (
+        f"{engine.name or 'Docker Engine'} {engine.version} at {engine.endpoint}, "
+        f"API {engine.api_version}"
+    )
+    return _judge_version(
+        name="engine", found=found, version=engine.version, escapes=ENGINE_ESCAPES
+    )
+
+
+def _judge_engine_warnings(engine: EngineInfo) -> Finding:
+    if not engine.warnings:
+        return Finding(name="engine-warnings", status=Status.OK, found="none")
+    return Finding(
+        name="engine-warnings",
+        status=Status.WARNING,
+        found="; ".join(warning.removeprefix("WARNING: ") for warning in engine.warnings),
+        advice="The engine says itself what its kernel lacks: what of it a sandbox needs is "
+        "refused at its start, and named.",
     )
 
 
@@ -77,31 +115,27 @@ def _judge_image(facts: PostureFacts) -> Finding:
     return Finding(name="image", status=Status.OK, found=facts.image)
 
 
-def _judge_runc(facts: PostureFacts) -> Finding:
-    version = next(
-        (
-            str(part["Version"])
-            for part in facts.version.get("Components") or ()
-            if part.get("Name") == "runc"
-        ),
-        "",
-    )
-    escapes = find_escapes(version)
-    if escapes is None:
+def _judge_component(facts: PostureFacts, name: str, escapes: Sequence[Escape]) -> Finding:
+    version = component_version(facts.version, name)
+    return _judge_version(name=name, found=version, version=version, escapes=escapes)
+
+
+def _judge_version(*, name: str, found: str, version: str, escapes: Sequence[Escape]) -> Finding:
+    flaws = find_escapes(version, escapes)
+    if flaws is None:
         return Finding(
-            name="runc",
+            name=name,
             status=Status.WARNING,
             found=f"the engine reports no version that can be read: {version!r}",
-            advice="Check `runc --version` against runc's security advisories.",
+            advice=f"Check `{name} --version` against the security advisories of {name}.",
         )
-    if not escapes:
-        return Finding(name="runc", status=Status.OK, found=version)
-    flaws = "; ".join(f"{', '.join(escape.cves)} ({escape.what})" for escape in escapes)
+    if not flaws:
+        return Finding(name=name, status=Status.OK, found=found)
     return Finding(
-        name="runc",
+        name=name,
         status=Status.WARNING,
-        found=f"{version}, whose number is below the fixes of {flaws}",
-        advice="Upgrade runc. A distribution may have the fixes under an older number: its "
+        found=f"{found}, whose number is below the fixes of {describe(flaws)}",
+        advice="Upgrade it. A distribution may have the fixes under an older number: its "
         "package's changelog names the CVEs it fixes.",
     )
 
@@ -124,22 +158,45 @@ def _judge_gvisor(facts: PostureFacts) -> Finding:
             found=f"{found}, host sockets closed: not used",
             advice=REGISTRATION_ADVICE,
         )
-    return Finding(name="gvisor", status=Status.OK, found=f"{found}, host sockets open")
+    return Finding(
+        name="gvisor",
+        status=Status.OK,
+        found=f"{found}, host sockets open",
+    )
+
+
+def _judge_cgroups(facts: PostureFacts) -> Finding:
+    version = str(facts.info.get("CgroupVersion") or "")
+    if version == "2":
+        return Finding(name="cgroups", status=Status.OK, found="version 2")
+    if version == "1":
+        return Finding(
+            name="cgroups",
+            status=Status.WARNING,
+            found="version 1",
+            advice="Boot with systemd.unified_cgroup_hierarchy=1: version 1 bounds the same, but "
+            "has the release_agent of CVE-2022-0492, and is no longer worked on.",
+        )
+    return Finding(
+        name="cgroups",
+        status=Status.WARNING,
+        found=f"the engine reports no version that can be read: {version!r}",
+        advice="Upgrade the engine to 20.10 or later.",
+    )
 
 
 def _judge_limits(facts: PostureFacts) -> Finding:
-    version = facts.info.get("CgroupVersion", "?")
     missing = [(what, remedy) for name, what, remedy in _LIMITS if facts.info.get(name) is not True]
     if not missing:
         return Finding(
             name="limits",
             status=Status.OK,
-            found=f"memory, swap, processes and CPU, by cgroup version {version}",
+            found="memory, swap, processes and CPU can be bounded",
         )
     return Finding(
         name="limits",
         status=Status.FAILED,
-        found=f"cgroup version {version} does not bound {', '.join(what for what, _ in missing)}",
+        found=f"no bound on {', '.join(what for what, _ in missing)}",
         advice=f"To bound them: {'; '.join(dict.fromkeys(remedy for _, remedy in missing))}.",
     )
 
@@ -163,11 +220,7 @@ def _judge_seccomp(facts: PostureFacts) -> Finding:
 
 
 def _judge_access_control(facts: PostureFacts) -> Finding:
-    present = [
-        name
-        for name in ("apparmor", "selinux")
-        if any(f"name={name}" in option for option in _security_options(facts))
-    ]
+    present = [name for name in ("apparmor", "selinux") if name in security_options(facts.info)]
     if present:
         return Finding(name="access-control", status=Status.OK, found=", ".join(present))
     return Finding(
@@ -181,9 +234,17 @@ def _judge_access_control(facts: PostureFacts) -> Finding:
 
 def _judge_user_namespace(facts: PostureFacts, engine: EngineInfo) -> Finding:
     if engine.is_rootless:
-        return Finding(name="user-namespace", status=Status.OK, found="rootless engine")
-    if any("name=userns" in option for option in _security_options(facts)):
-        return Finding(name="user-namespace", status=Status.OK, found="remapped by the engine")
+        return Finding(
+            name="user-namespace",
+            status=Status.OK,
+            found="rootless engine",
+        )
+    if "userns" in security_options(facts.info):
+        return Finding(
+            name="user-namespace",
+            status=Status.OK,
+            found="remapped by the engine",
+        )
     return Finding(
         name="user-namespace",
         status=Status.WARNING,
@@ -206,26 +267,16 @@ def _judge_storage(engine: EngineInfo) -> Finding:
 
 def _judge_disk(facts: PostureFacts) -> Finding:
     if facts.free_bytes is None:
-        return Finding(name="disk", status=Status.OK, found="cannot be seen from here")
+        return Finding(
+            name="disk",
+            status=Status.OK,
+            found="cannot be seen from here",
+        )
     found = f"{facts.free_bytes / 2**30:.1f} GiB free for the engine"
     if facts.free_bytes < _ENOUGH_DISK_BYTES:
         advice = "Free some: `docker image prune` removes images that nothing uses."
         return Finding(name="disk", status=Status.WARNING, found=found, advice=advice)
     return Finding(name="disk", status=Status.OK, found=found)
-
-
-def _judge_core_pattern(facts: PostureFacts) -> Finding:
-    if facts.core_pattern.startswith("|"):
-        return Finding(
-            name="core-dumps",
-            status=Status.WARNING,
-            found=f"piped to a program of the host: {facts.core_pattern}",
-            advice="Set kernel.core_pattern to a file name: a sandbox's limit on core dumps does "
-            "not count for a pipe (core(5)), so the program reads what a sandbox made up.",
-        )
-    return Finding(
-        name="core-dumps", status=Status.OK, found=facts.core_pattern or "cannot be read"
-    )
 
 
 def _judge_socket_path(facts: PostureFacts) -> Finding:
@@ -238,8 +289,8 @@ def _judge_socket_path(facts: PostureFacts) -> Finding:
             found=f"{found}: {facts.socket_path}",
             advice="Set `runtime_directory` to a shorter path.",
         )
-    return Finding(name="socket-path", status=Status.OK, found=found)
-
-
-def _security_options(facts: PostureFacts) -> list[str]:
-    return [str(option) for option in facts.info.get("SecurityOptions") or ()]
+    return Finding(
+        name="socket-path",
+        status=Status.OK,
+        found=found,
+    )

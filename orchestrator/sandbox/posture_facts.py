@@ -15,6 +15,7 @@ from orchestrator.errors import RlmSandboxError
 from orchestrator.sandbox.docker_client import ask_engine
 from orchestrator.sandbox.engine_host import EngineInfo, find_engine
 from orchestrator.sandbox.image import find_image
+from orchestrator.sandbox.kernel_facts import KernelFacts, collect_kernel_facts
 from orchestrator.sandbox.runtimes import read_runtimes
 from orchestrator.sandbox.seccomp import read_profile
 
@@ -23,7 +24,6 @@ from orchestrator.sandbox.seccomp import read_profile
 SOCKET_PATH_BYTES: Final = 107
 _LONGEST_SOCKET_PATH = Path("sockets", "0" * 8, "0" * 8, "broker.sock")  # owner, endpoint
 
-_CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 _VERSION_WAIT_S = 5.0
 
 
@@ -37,7 +37,7 @@ class PostureFacts:
         info: The engine's answer to `/info`.
         image: A name of the image that fits the installed code; None where `image_error` says why.
         runsc_version: What gVisor's program calls itself; None where there is none to ask.
-        core_pattern: The kernel's, core(5); empty where it cannot be read.
+        kernel: What this host's kernel is, and how it is set.
         socket_path: As long as the path of a sandbox's socket gets here.
         free_bytes: On the engine's disk; None where it cannot be seen.
         seccomp_sha256: Of the profile that sandboxes are given; empty where there is none.
@@ -51,7 +51,7 @@ class PostureFacts:
     image: str | None = None
     image_error: str = ""
     runsc_version: str | None = None
-    core_pattern: str = ""
+    kernel: KernelFacts = field(default_factory=KernelFacts)
     socket_path: Path = Path()
     free_bytes: int | None = None
     seccomp_sha256: str = ""
@@ -70,7 +70,7 @@ def collect_facts(
     """
     seccomp_sha256, seccomp_error = _read_seccomp_profile()
     facts = PostureFacts(
-        core_pattern=_read_core_pattern(),
+        kernel=collect_kernel_facts(),
         socket_path=runtime_directory / _LONGEST_SOCKET_PATH,
         seccomp_sha256=seccomp_sha256,
         seccomp_error=seccomp_error,
@@ -109,13 +109,6 @@ def _read_seccomp_profile() -> tuple[str, str]:
         return read_profile().sha256, ""
     except RlmSandboxError as error:
         return "", str(error)
-
-
-def _read_core_pattern() -> str:
-    try:
-        return _CORE_PATTERN.read_text("utf-8", errors="replace").strip()
-    except OSError:
-        return ""
 
 
 def _ask_runsc(info: Mapping[str, Any]) -> str | None:

@@ -118,6 +118,27 @@ def _core_dumps(config: dict[str, Any]) -> None:
             limit["Soft"] = limit["Hard"] = -1
 
 
+#: Every capability but SYS_RESOURCE, which engines that are themselves confined do not have.
+_ALMOST_ALL = (
+    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"),
+    *("SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW"),
+    *("IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT"),
+    *("SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE"),
+    *("AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG"),
+)
+
+
+def _all_rights(config: dict[str, Any]) -> None:
+    _root_user(config)
+    config["HostConfig"] |= {
+        "CapDrop": [],
+        "CapAdd": list(_ALMOST_ALL),
+        "SecurityOpt": ["seccomp=unconfined"],
+        "MaskedPaths": [],
+        "ReadonlyPaths": [],
+    }
+
+
 _CAPABILITIES = ("effective_capabilities", "bounding_capabilities")
 _USER = ("uid", "gid", "supplementary_gids")
 
@@ -149,3 +170,7 @@ HOST_NAMES = Weakening(change=_host_names)
 TERMINAL = Weakening(change=_terminal)
 FOREIGN_INIT = Weakening(change=_foreign_init, walls=("open_calls",))
 NOTHING_ABOUT_MEMORY_PRESSURE = Weakening(change=_nothing_about_memory_pressure)
+ALL_RIGHTS = Weakening(
+    change=_all_rights,
+    walls=(*_USER, *_CAPABILITIES, "has_no_new_privileges", "seccomp_mode", "open_calls"),
+)

@@ -1,4 +1,6 @@
 import json
+import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,9 @@ def test_doctor_says_what_is_missing_as_text(capsys: pytest.CaptureFixture[str])
     assert command_line(["doctor"]) == ExitCode.FAILED
 
     out = capsys.readouterr().out
-    assert out.startswith("failed   engine: ")
+    assert re.search(r"^ failed +engine ", out, flags=re.MULTILINE)
     assert "no-engine.sock" in out
+    assert [line for line in out.splitlines() if line != line.rstrip()] == []
 
 
 def test_doctor_says_what_is_missing_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,8 +32,27 @@ def test_doctor_says_what_is_missing_as_json(capsys: pytest.CaptureFixture[str])
 
     found = json.loads(capsys.readouterr().out)
     assert found["is_ready"] is False
-    assert {"engine", "socket-path"} <= {finding["name"] for finding in found["findings"]}
-    assert all(set(f) == {"name", "status", "found", "advice"} for f in found["findings"])
+    assert found["version"] == 1
+    assert datetime.fromisoformat(found["made_at"]).tzinfo is not None
+    assert {"engine", "socket-path"} <= {finding["id"] for finding in found["findings"]}
+    assert all(
+        set(finding) == {"id", "status", "found", "expected", "advice"}
+        for finding in found["findings"]
+    )
+
+
+def test_attack_without_an_engine_is_a_report_of_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where no sandbox can be had the battery reports that, and ends like one that failed."""
+    assert command_line(["doctor", "--attack", "--json"]) == ExitCode.FAILED
+
+    streams = capsys.readouterr()
+    report = json.loads(streams.out)["attack_report"]
+    assert report["attacks"] == []
+    assert report["summary"]["is_sealed"] is False
+    assert "no-engine.sock" in report["summary"]["problem"]
+    assert "Traceback" not in streams.err
 
 
 @pytest.mark.parametrize(

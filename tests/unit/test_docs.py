@@ -56,8 +56,9 @@ def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_options_of_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every option the README names belongs to `rlm run`."""
-    command_line(["run", "--help"])
+    """Every option the README names belongs to `rlm run` or to `rlm doctor`."""
+    for name in ("run", "doctor"):
+        command_line([name, "--help"])
     known = set(_OPTION.findall(capsys.readouterr().out))
 
     named = set(_OPTION.findall((_ROOT / "README.md").read_text(encoding="utf-8")))

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from orchestrator.sandbox.engine_host import EngineInfo
-from orchestrator.sandbox.known_escapes import find_escapes
-from orchestrator.sandbox.posture import Finding, Status, judge
+from orchestrator.sandbox.finding import Finding, Status
+from orchestrator.sandbox.kernel_facts import KernelFacts, collect_kernel_facts, read_swaps
+from orchestrator.sandbox.known_escapes import KERNEL_ESCAPES, find_escapes
+from orchestrator.sandbox.posture import judge
 from orchestrator.sandbox.posture_facts import SOCKET_PATH_BYTES, PostureFacts, collect_facts
 
 ENGINE = EngineInfo(
@@ -41,13 +43,40 @@ INFO: dict[str, Any] = {
     "Runtimes": {"runc": {"path": "runc"}, "runsc": GVISOR},
     "SecurityOptions": ["name=apparmor", "name=seccomp,profile=builtin", "name=rootless"],
 }
+SOUND_KERNEL = KernelFacts(
+    release="6.12.5-amd64",
+    settings={
+        "fs/protected_hardlinks": 1,
+        "fs/protected_symlinks": 1,
+        "fs/protected_fifos": 1,
+        "fs/protected_regular": 2,
+        "fs/suid_dumpable": 0,
+        "kernel/yama/ptrace_scope": 1,
+        "kernel/kptr_restrict": 1,
+        "kernel/dmesg_restrict": 1,
+        "kernel/perf_event_paranoid": 3,
+        "kernel/unprivileged_bpf_disabled": 2,
+        "kernel/unprivileged_userns_clone": 0,
+        "vm/unprivileged_userfaultfd": 0,
+        "vm/mmap_min_addr": 65536,
+    },
+    core_pattern="core.%p",
+    swap_bytes=0,
+    landlock_abi=6,
+)
 GOOD = PostureFacts(
     engine=ENGINE,
-    version={"Components": [{"Name": "Engine"}, {"Name": "runc", "Version": "1.4.3"}]},
+    version={
+        "Components": [
+            {"Name": "Engine"},
+            {"Name": "runc", "Version": "1.4.3"},
+            {"Name": "containerd", "Version": "2.2.1"},
+        ]
+    },
     info=INFO,
     image="rlm-sandbox:1.0",
     runsc_version="release-20261101.0",
-    core_pattern="core.%p",
+    kernel=SOUND_KERNEL,
     socket_path=Path("/run/rlm/sockets/00000000/00000000/broker.sock"),
     free_bytes=50 * 2**30,
     seccomp_sha256="5eccc0",
@@ -60,6 +89,20 @@ def with_info(**changes: object) -> PostureFacts:
 
 def with_runc(version: str) -> PostureFacts:
     return replace(GOOD, version={"Components": [{"Name": "runc", "Version": version}]})
+
+
+def with_kernel(**changes: Any) -> PostureFacts:  # noqa: ANN401 - of the dataclass's fields
+    return replace(GOOD, kernel=replace(SOUND_KERNEL, **changes))
+
+
+def with_setting(name: str, value: int | None) -> PostureFacts:
+    """Returns the good host with one setting of its kernel changed, or missing."""
+    settings = {**SOUND_KERNEL.settings}
+    if value is None:
+        del settings[name]
+    else:
+        settings[name] = value
+    return with_kernel(settings=settings)
 
 
 def finding(facts: PostureFacts, name: str) -> Finding:
@@ -126,7 +169,6 @@ def test_names_are_unique() -> None:
             "vfs",
         ),
         ("disk", replace(GOOD, free_bytes=2**20), Status.WARNING, "0.0 GiB"),
-        ("core-dumps", replace(GOOD, core_pattern="|/usr/bin/x %p"), Status.WARNING, "/usr/bin/x"),
         (
             "socket-path",
             replace(GOOD, socket_path=Path("/" + "x" * SOCKET_PATH_BYTES)),
@@ -136,6 +178,27 @@ def test_names_are_unique() -> None:
         ("runc", with_runc("1.1.5+ds1"), Status.WARNING, "CVE-2024-21626"),
         ("runc", with_runc("unknown"), Status.WARNING, "unknown"),
         ("runc", replace(GOOD, version={}), Status.WARNING, "no version"),
+        ("containerd", replace(GOOD, version={}), Status.WARNING, "no version"),
+        (
+            "engine",
+            replace(GOOD, engine=replace(ENGINE, version="20.10.17")),
+            Status.WARNING,
+            "CVE-2022-36109",
+        ),
+        (
+            "engine",
+            replace(GOOD, engine=replace(ENGINE, version="dev")),
+            Status.WARNING,
+            "no version",
+        ),
+        (
+            "engine-warnings",
+            replace(GOOD, engine=replace(ENGINE, warnings=("WARNING: No swap limit support",))),
+            Status.WARNING,
+            "No swap limit support",
+        ),
+        ("cgroups", with_info(CgroupVersion="1"), Status.WARNING, "version 1"),
+        ("cgroups", with_info(CgroupVersion=None), Status.WARNING, "no version"),
     ],
 )
 def test_each_gap_is_found_and_named(
@@ -146,6 +209,88 @@ def test_each_gap_is_found_and_named(
 
     assert found.status is status
     assert words in f"{found.found} {found.advice}"
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "words"),
+    [
+        ("kernel", with_kernel(release="5.15.24-generic"), "CVE-2022-0847"),
+        ("kernel", with_kernel(release="unknown"), "cannot be read"),
+        ("landlock", with_kernel(landlock_abi=0), "CONFIG_SECURITY_LANDLOCK"),
+        ("landlock", with_kernel(landlock_abi=4), "version 4"),
+        ("core-dumps", with_kernel(core_pattern="|/usr/bin/x %p"), "/usr/bin/x"),
+        ("swap", with_kernel(swap_bytes=2**31), "2.0 GiB"),
+        ("links", with_setting("fs/protected_symlinks", 0), "sysctl -w fs.protected_symlinks=1"),
+        ("tracing", with_setting("kernel/yama/ptrace_scope", 0), "ptrace_scope=1"),
+        ("tracing", with_setting("kernel/yama/ptrace_scope", None), "a kernel with"),
+        ("kernel-addresses", with_setting("kernel/kptr_restrict", 0), "kptr_restrict=1"),
+        ("kernel-log", with_setting("kernel/dmesg_restrict", 0), "dmesg_restrict=1"),
+        ("kernel-counters", with_setting("kernel/perf_event_paranoid", 1), "paranoid=2"),
+        ("kernel-programs", with_setting("kernel/unprivileged_bpf_disabled", 0), "bpf_disabled=1"),
+        ("first-page", with_setting("vm/mmap_min_addr", 0), "mmap_min_addr=4096"),
+        ("page-faults", with_setting("vm/unprivileged_userfaultfd", 1), "userfaultfd=0"),
+        ("setuid-crashes", with_setting("fs/suid_dumpable", 1), "suid_dumpable=0"),
+    ],
+)
+def test_each_weakness_of_the_kernel_is_a_warning(
+    name: str, facts: PostureFacts, words: str
+) -> None:
+    """What makes a hole in a wall worth more is named with what to set; it stops no sandbox."""
+    found = finding(facts, name)
+
+    assert found.status is Status.WARNING
+    assert words in f"{found.found} {found.advice}"
+    assert found.expected
+
+
+def test_users_namespaces_are_a_rootless_engines_to_need() -> None:
+    """What a rootless engine stands on is no weakness of its host; for any other engine it is."""
+    open_to_all = with_setting("kernel/unprivileged_userns_clone", 1)
+    rootful = replace(open_to_all, engine=replace(ENGINE, is_rootless=False))
+
+    assert finding(open_to_all, "users-namespaces").status is Status.OK
+    assert finding(rootful, "users-namespaces").status is Status.WARNING
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["user/max_user_namespaces", "kernel/apparmor_restrict_unprivileged_userns"],
+)
+def test_users_namespaces_are_restricted_in_several_ways(setting: str) -> None:
+    """Each distribution has its own switch; one of them is enough."""
+    value = 0 if setting.startswith("user/") else 1
+    settings = {**SOUND_KERNEL.settings, "kernel/unprivileged_userns_clone": 1, setting: value}
+    facts = replace(with_kernel(settings=settings), engine=replace(ENGINE, is_rootless=False))
+
+    assert finding(facts, "users-namespaces").status is Status.OK
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("Filename Type Size Used Priority", 0),
+        ("Filename Type Size\n/dev/sda2 partition 1024 0 -2\n/swap file 1 0 -3", 1025 * 1024),
+        ("", None),
+        ("rubbish", None),
+    ],
+)
+def test_swap_is_added_up(text: str, size_bytes: int | None) -> None:
+    """Every swap space counts; a file of another form says nothing."""
+    assert read_swaps(text) == size_bytes
+
+
+def test_this_kernel_can_be_looked_at() -> None:
+    """Looking at the kernel at hand finds its release and some of its settings."""
+    facts = collect_kernel_facts()
+
+    assert facts.release
+    assert "fs/protected_symlinks" in facts.settings
+    assert facts.landlock_abi >= 0
+
+
+def test_every_finding_says_what_was_expected() -> None:
+    """A reader of the report need not know what would have been right."""
+    assert [found.name for found in judge(GOOD) if not found.expected] == []
 
 
 def test_longest_socket_path_that_fits_is_fine() -> None:
@@ -166,14 +311,14 @@ def test_remapped_user_namespace_is_a_wall() -> None:
 
 def test_without_an_engine_only_the_host_is_judged() -> None:
     """What cannot be asked is not guessed at: nothing is said of an absent engine's walls."""
-    facts = PostureFacts(engine_error="none answers", core_pattern="core", socket_path=Path("/x"))
+    facts = PostureFacts(engine_error="none answers", kernel=SOUND_KERNEL, socket_path=Path("/x"))
 
-    assert [(found.name, found.status) for found in judge(facts)] == [
-        ("engine", Status.FAILED),
-        ("core-dumps", Status.OK),
-        ("socket-path", Status.OK),
-    ]
-    assert judge(facts)[0].found == "none answers"
+    engine, *others = judge(facts)
+
+    assert (engine.name, engine.status, engine.found) == ("engine", Status.FAILED, "none answers")
+    assert {"kernel", "landlock", "core-dumps", "socket-path"} <= {found.name for found in others}
+    assert {found.status for found in others} <= {Status.OK, Status.WARNING}
+    assert not {"limits", "seccomp", "runc"} & {found.name for found in others}
 
 
 def test_host_without_an_engine_can_be_looked_at(tmp_path: Path) -> None:
@@ -218,3 +363,37 @@ def test_known_escapes_by_release(version: str, cves: set[str]) -> None:
 
     assert escapes is not None
     assert {escape.cves[0] for escape in escapes} == cves
+
+
+@pytest.mark.parametrize(
+    ("release", "cves"),
+    [
+        ("4.4.25", {"CVE-2016-5195", "CVE-2017-7308", "CVE-2017-16995", "CVE-2022-0492"}),
+        ("4.9.72", {"CVE-2017-7308", "CVE-2022-0492"}),
+        ("4.18.0-553.el8", {"CVE-2022-0492"}),
+        ("5.4.176", {"CVE-2022-0492"}),
+        ("5.8.0", {"CVE-2022-0185", "CVE-2022-0492", "CVE-2022-0847"}),
+        ("5.10.101", {"CVE-2022-0847"}),
+        ("5.10.102", set()),
+        ("5.15.25-generic", set()),
+        ("5.17", set()),
+        ("6.1.0-37-amd64", set()),
+    ],
+)
+def test_known_escapes_by_kernel(release: str, cves: set[str]) -> None:
+    """A kernel is judged by its own series, and not by flaws that came after it."""
+    escapes = find_escapes(release, KERNEL_ESCAPES)
+
+    assert escapes is not None
+    assert {escape.cves[0] for escape in escapes} == cves
+
+
+def test_candidates_of_old_runtimes_are_told_apart() -> None:
+    """The first runc without the oldest flaw is a candidate, and sorts before its release."""
+    early, late = find_escapes("1.0.0-rc6"), find_escapes("1.0.0~rc93+ds1")
+
+    assert early is not None
+    assert late is not None
+    assert "CVE-2019-5736" in {escape.cves[0] for escape in early}
+    assert {escape.cves[0] for escape in late} >= {"CVE-2021-30465"}
+    assert "CVE-2019-5736" not in {escape.cves[0] for escape in late}

@@ -1,0 +1,229 @@
+"""The battery of `rlm doctor --attack`: every attack stopped, and seen to get through where it may.
+
+A report that says "stopped" means something only because the same attack comes out "not stopped"
+where the wall it met is down. Each control takes one wall down and runs the attacks that it alone,
+or it before all others, should stop, from the worker's place: behind no guard rail of the REPL
+process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.attack_grounds import attacks_of, results_of
+from support.docker_sandboxes import Weakening
+from support.weakenings import (
+    ALL_RIGHTS,
+    DEFAULT_CAPABILITIES,
+    EXECUTABLE_TMP,
+    HOST_NAMES,
+    HOST_NETWORK,
+    HOST_PROCESSES,
+    NO_SECCOMP,
+    ROOT_IN_A_WRITABLE_ROOT,
+    WRITABLE_SOCKET_DIRECTORY,
+)
+
+from orchestrator.attacks.attack import Position, Verdict
+from orchestrator.attacks.battery import BATTERY
+from orchestrator.attacks.walls import Wall
+
+pytestmark = pytest.mark.docker
+
+Config = dict[str, Any]
+
+
+def without(*names: str) -> Weakening:
+    """Leaves parts of the host's configuration out of the request."""
+
+    def change(config: Config) -> None:
+        for name in names:
+            del config["HostConfig"][name]
+
+    return Weakening(change=change)
+
+
+def _without_bounds_on_scratch(config: Config) -> None:
+    config["HostConfig"]["Tmpfs"] = dict.fromkeys(
+        config["HostConfig"]["Tmpfs"], "mode=1777,nr_inodes=0"
+    )
+
+
+def _with_the_hosts_files(config: Config) -> None:
+    config["HostConfig"]["Binds"] += ["/etc:/mnt:ro", "/:/home:ro"]
+
+
+def _with_an_engines_socket(config: Config) -> None:
+    config["User"] = "0:0"
+    config["HostConfig"]["Binds"].append("/var/run/docker.sock:/run/docker.sock")
+
+
+def _with_a_secret(config: Config) -> None:
+    config["Env"] = ["OPENAI_API_KEY=sk-canary"]
+
+
+#: By the wall that is down: the attacks that then get through, at least.
+GET_THROUGH: dict[str, tuple[Weakening, tuple[str, ...]]] = {
+    "the host's network": (
+        HOST_NETWORK,
+        ("devices-up", "abstract-socket-of-the-host", "namespaces-of-the-host"),
+    ),
+    "no filter": (
+        NO_SECCOMP,
+        (
+            "netlink",
+            "io-uring",
+            "keys",
+            "system-v-ipc",
+            "handles",
+            "debug",
+            "fixed-addresses",
+            "program-without-a-name",
+            "compare-processes",
+            "user-namespace",
+            "secret-memory",
+        ),
+    ),
+    "capabilities within reach": (DEFAULT_CAPABILITIES, ("capabilities-left",)),
+    "all rights": (
+        ALL_RIGHTS,
+        (
+            "become-root",
+            "take-a-capability",
+            "capabilities-left",
+            "privileges-of-a-program",
+            "other-namespaces",
+            "mount",
+            "mount-by-the-new-calls",
+            "unmount-and-pivot",
+            "release-agent",
+            "file-by-its-handle",
+            "rights-over-files",
+            "bpf",
+            "perf",
+            "host-administration",
+            "kernel-settings",
+            "kernel-memory",
+            "packet-socket",
+            "raw-ip",
+            "make-a-device",
+            "kernel-log",
+            "watch-file-systems",
+        ),
+    ),
+    "root in a writable root": (ROOT_IN_A_WRITABLE_ROOT, ("write-the-root", "change-the-image")),
+    "programs in scratch": (EXECUTABLE_TMP, ("run-from-scratch",)),
+    "the host's processes": (HOST_PROCESSES, ("processes-of-others", "namespaces-of-the-host")),
+    "the host's names": (HOST_NAMES, ("name-of-the-host", "namespaces-of-the-host")),
+    "a writable socket directory": (WRITABLE_SOCKET_DIRECTORY, ("socket-directory",)),
+    "files of the host": (
+        Weakening(change=_with_the_hosts_files),
+        ("mounts-of-the-host",),
+    ),
+    "an engine's socket": (
+        Weakening(change=_with_an_engines_socket, walls=("uid", "gid", "supplementary_gids")),
+        ("socket-of-an-engine",),
+    ),
+    "a secret in the environment": (
+        Weakening(change=_with_a_secret),
+        ("secrets-in-the-environment",),
+    ),
+    "processes without a limit": (without("PidsLimit"), ("process-limit",)),
+    "no bounds on scratch": (
+        Weakening(change=_without_bounds_on_scratch),
+        ("scratch-size", "scratch-names"),
+    ),
+    "no limits of a process": (
+        without("Ulimits"),
+        ("descriptors", "large-file", "larger-limits"),
+    ),
+}
+
+
+@pytest.mark.parametrize("wall", GET_THROUGH)
+async def test_attack_gets_through_where_its_wall_is_down_control(wall: str) -> None:
+    """Each attack is reported as not stopped once the wall in its way is taken down."""
+    weakening, names = GET_THROUGH[wall]
+
+    results = await results_of(attacks_of(*names, position=Position.WORKER), weakening=weakening)
+
+    assert {
+        name: result.why for name, result in results.items() if not is_open(result.verdict)
+    } == {}
+
+
+def is_open(verdict: Verdict) -> bool:
+    return verdict is Verdict.NOT_STOPPED
+
+
+async def test_no_attack_from_the_workers_place_gets_through() -> None:
+    """Whoever takes the worker over still meets the walls: each attack is stopped by one."""
+    attacks = attacks_of(
+        *(one.attack_id for one in BATTERY if Position.WORKER in one.positions),
+        position=Position.WORKER,
+    )
+
+    results = await results_of(attacks)
+
+    assert seen_otherwise(results.values()) == {}
+    assert all(result.stopped_by for result in results.values() if is_stopped(result.verdict))
+
+
+async def test_no_attack_from_a_cell_gets_through() -> None:
+    """Each attack from a cell is stopped, and every session that should go on does."""
+    attacks = attacks_of(
+        *(one.attack_id for one in BATTERY if Position.CELL in one.positions),
+        position=Position.CELL,
+    )
+
+    results = await results_of(attacks)
+
+    assert seen_otherwise(results.values()) == {}
+    assert all(result.stopped_by for result in results.values() if is_stopped(result.verdict))
+
+
+def is_stopped(verdict: Verdict) -> bool:
+    return verdict is Verdict.STOPPED
+
+
+def seen_otherwise(results: Any) -> dict[str, str]:  # noqa: ANN401 - of results
+    """Returns what was not stopped, but for what cannot be tried on the host at hand."""
+    return {
+        result.attack.attack_id: f"{result.verdict}: {result.why}"
+        for result in results
+        if result.verdict not in {Verdict.STOPPED, Verdict.NOT_APPLICABLE}
+    }
+
+
+async def test_evidence_names_the_wall_that_is_left() -> None:
+    """With the filter down, what it stopped is stopped by the next wall, and the report says so."""
+    attacks = attacks_of("become-root", "mount", position=Position.WORKER)
+
+    whole = await results_of(attacks)
+    weakened = await results_of(attacks, weakening=NO_SECCOMP)
+
+    for name in ("become-root", "mount"):
+        assert whole[name].stopped_by[0].wall is Wall.SYSTEM_CALLS
+        assert Wall.CAPABILITIES in whole[name].behind
+        assert weakened[name].stopped_by[0].wall is Wall.CAPABILITIES
+        assert "CapBnd: 0000000000000000" in weakened[name].stopped_by[0].proof
+        assert weakened[name].stopped_by[0].settings["container.capabilities_dropped"] == ["ALL"]
+
+
+async def test_limit_of_memory_that_is_missing_is_seen_control() -> None:
+    """Without a limit the same probe takes more than the limit, and says it was let."""
+    weakening = replace(
+        without("Memory", "MemorySwap", "MemorySwappiness"),
+        walls=("memory.max", "memory.swap.max"),
+    )
+
+    [result] = (
+        await results_of(
+            attacks_of("memory-limit", position=Position.CELL),
+            weakening=weakening,
+        )
+    ).values()
+
+    assert is_open(result.verdict)
