@@ -5,7 +5,9 @@ source is handed to `python -I -c`. Run as a program it dials, attacks once, and
 became of it. `tests/unit/test_http2_attacker.py` reads its frames with `h2`'s own parser, so that
 an attack that is not one would be noticed.
 
-    python -I -c "$SOURCE" SOCKET TOKEN_FILE HELLO_HEX ATTACK SHARE PATIENCE_S
+    python -I -c "$SOURCE" SOCKET TOKEN HELLO_HEX ATTACK SHARE PATIENCE_S
+
+`TOKEN` is the token, or the file it is in.
 """
 
 from __future__ import annotations
@@ -615,10 +617,10 @@ ATTACKS: dict[str, Callable[[Attacker], Line]] = {
 
 def main(arguments: list[str]) -> None:
     """Attacks once and says what became of it."""
-    path, token_path, hello_hex, name, share, patience_s = arguments
-    attacker = Attacker(
-        path, Path(token_path).read_text(), bytes.fromhex(hello_hex), share=float(share)
-    )
+    path, token, hello_hex, name, share, patience_s = arguments
+    if token.startswith("/"):
+        token = Path(token).read_text()
+    attacker = Attacker(path, token, bytes.fromhex(hello_hex), share=float(share))
     started_s = time.monotonic()
     line = ATTACKS[name](attacker)
     report = {
