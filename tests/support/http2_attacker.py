@@ -615,6 +615,11 @@ ATTACKS: dict[str, Callable[[Attacker], Line]] = {
 }
 
 
+def nothing(attacker: Attacker) -> Line:
+    """Attaches and harms nobody: what an attack is compared with."""
+    return attacker.attached()
+
+
 def main(arguments: list[str]) -> None:
     """Attacks once and says what became of it."""
     path, token, hello_hex, name, share, patience_s = arguments
@@ -622,7 +627,7 @@ def main(arguments: list[str]) -> None:
         token = Path(token).read_text()
     attacker = Attacker(path, token, bytes.fromhex(hello_hex), share=float(share))
     started_s = time.monotonic()
-    line = ATTACKS[name](attacker)
+    line = (ATTACKS | {"nothing": nothing})[name](attacker)
     report = {
         "attack": name,
         "sent_bytes": line.sent_bytes,
