@@ -12,10 +12,17 @@ from collections.abc import Callable
 from orchestrator.broker.control_police import ControlPolice
 from orchestrator.broker.http2_frames import (
     ACK,
+    CONTINUATION,
+    DATA,
     END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
     PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
     FrameHeader,
-    FrameKind,
     FrameReader,
 )
 from orchestrator.broker.peer_rules import PeerRules
@@ -24,13 +31,16 @@ from orchestrator.broker.token_bucket import TokenBucket
 from orchestrator.errors import ProtocolViolationError
 
 #: Lengths that RFC 9113, 6 fixes.
-_FIXED_LENGTHS: dict[int, int] = {
-    FrameKind.RST_STREAM: 4,
-    FrameKind.PING: 8,
-    FrameKind.WINDOW_UPDATE: 4,
-}
+_FIXED_LENGTHS = {RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
 #: Kinds that concern the connection, and name no stream.
-_STREAMLESS: frozenset[int] = frozenset({FrameKind.SETTINGS, FrameKind.PING, FrameKind.GOAWAY})
+_STREAMLESS = frozenset({SETTINGS, PING, GOAWAY})
+_NAMES = {
+    RST_STREAM: "RST_STREAM",
+    PING: "PING",
+    WINDOW_UPDATE: "WINDOW_UPDATE",
+    SETTINGS: "SETTINGS",
+    GOAWAY: "GOAWAY",
+}
 #: Of a server's GOAWAY: the last stream it took and a code, then words.
 _GOAWAY_FIXED_BYTES = 8
 _GOAWAY_KEPT_BYTES = _GOAWAY_FIXED_BYTES + 120
@@ -54,14 +64,14 @@ class ConnectionPolice:
         self._streams = StreamPolice(rules, now_s=now_s)
         self._control = ControlPolice(rules, now_s=now_s)
         self._rule_of: dict[int, Callable[[FrameHeader, float], None]] = {
-            FrameKind.DATA: self._streams.data,
-            FrameKind.HEADERS: self._streams.headers,
-            FrameKind.CONTINUATION: self._streams.continuation,
-            FrameKind.RST_STREAM: self._streams.reset,
-            FrameKind.SETTINGS: self._control.settings,
-            FrameKind.PING: self._control.ping,
-            FrameKind.GOAWAY: self._control.goaway,
-            FrameKind.WINDOW_UPDATE: self._window_update,
+            DATA: self._streams.data,
+            HEADERS: self._streams.headers,
+            CONTINUATION: self._streams.continuation,
+            RST_STREAM: self._streams.reset,
+            SETTINGS: self._control.settings,
+            PING: self._control.ping,
+            GOAWAY: self._control.goaway,
+            WINDOW_UPDATE: self._window_update,
         }
 
     @property
@@ -86,12 +96,12 @@ class ConnectionPolice:
         for header, payload, is_first, is_last in self._from_client.read(data):
             if is_first:
                 self._begin_frame(header, now_s)
-            if header.kind == FrameKind.DATA:
+            if header.kind == DATA:
                 if payload:
                     self._streams.payload(header.stream_id, payload, now_s)
                 if is_last:
                     self._streams.end_of_data(header)
-            elif header.kind == FrameKind.WINDOW_UPDATE:
+            elif header.kind == WINDOW_UPDATE:
                 self._control.increment(header, payload, is_last=is_last)
             if is_last and not self._streams.is_in_header_block:
                 self._look_count = 0
@@ -108,7 +118,7 @@ class ConnectionPolice:
         for header, payload, is_first, is_last in self._from_server.read(data):
             if is_first:
                 self._begin_server_frame(header)
-            if header.kind == FrameKind.GOAWAY:
+            if header.kind == GOAWAY:
                 self._server_goaway += payload[: _GOAWAY_KEPT_BYTES - len(self._server_goaway)]
                 if is_last:
                     self._read_server_goaway()
@@ -158,10 +168,10 @@ class ConnectionPolice:
 
     def _begin_frame(self, header: FrameHeader, now_s: float) -> None:
         kind, flags, stream_id, length = header
-        if self._streams.is_in_header_block and kind != FrameKind.CONTINUATION:
+        if self._streams.is_in_header_block and kind != CONTINUATION:
             raise ProtocolViolationError("nothing comes between the frames of a header block")
         if not self._is_greeted:
-            if kind != FrameKind.SETTINGS or flags & ACK:
+            if kind != SETTINGS or flags & ACK:
                 raise ProtocolViolationError("the first frame of a connection is its settings")
             self._is_greeted = True
         check = self._rule_of.get(kind)
@@ -169,11 +179,10 @@ class ConnectionPolice:
             raise ProtocolViolationError(f"gRPC's client sends no frames of kind {kind}")
         if length != _FIXED_LENGTHS.get(kind, length):
             raise ProtocolViolationError(
-                f"a {FrameKind(kind).name} frame has {_FIXED_LENGTHS[kind]} bytes,"
-                f" this one has {length:,}"
+                f"a {_NAMES[kind]} frame has {_FIXED_LENGTHS[kind]} bytes, this one has {length:,}"
             )
         if stream_id and kind in _STREAMLESS:
-            raise ProtocolViolationError(f"a {FrameKind(kind).name} frame names no stream")
+            raise ProtocolViolationError(f"a {_NAMES[kind]} frame names no stream")
         check(header, now_s)
 
     def _window_update(self, header: FrameHeader, now_s: float) -> None:
@@ -184,15 +193,15 @@ class ConnectionPolice:
 
     def _begin_server_frame(self, header: FrameHeader) -> None:
         kind = header.kind
-        if kind in {FrameKind.DATA, FrameKind.HEADERS}:
+        if kind in (DATA, HEADERS):
             self._control.content_of_server(header)
             if header.flags & END_STREAM:
                 self._streams.end_of_server(header)
-        elif kind == FrameKind.RST_STREAM:
+        elif kind == RST_STREAM:
             self._streams.reset_of_server(header, self._clock())
-        elif kind == FrameKind.SETTINGS:
+        elif kind == SETTINGS:
             self._control.settings_of_server(header)
-        elif kind == FrameKind.PING:
+        elif kind == PING:
             self._control.ping_of_server(header)
 
     def _read_server_goaway(self) -> None:

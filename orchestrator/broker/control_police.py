@@ -6,7 +6,7 @@ Without it a client could have the server answer frames that cost the client not
 
 from __future__ import annotations
 
-from orchestrator.broker.http2_frames import ACK, FrameHeader, FrameKind
+from orchestrator.broker.http2_frames import ACK, DATA, FrameHeader
 from orchestrator.broker.order import ExcessError
 from orchestrator.broker.peer_rules import PeerRules
 from orchestrator.broker.token_bucket import TokenBucket
@@ -106,6 +106,6 @@ class ControlPolice:
 
     def content_of_server(self, header: FrameHeader) -> None:
         """Notes a frame that the client makes room for again."""
-        if header.kind == FrameKind.DATA:
+        if header.kind == DATA:
             self._window_bytes -= header.length
         self._window_updates_left += self._rules.window_updates_per_frame

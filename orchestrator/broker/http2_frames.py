@@ -7,31 +7,21 @@ may hold a thousand frames. Only the nine bytes before each payload are looked a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import IntEnum
-from typing import NamedTuple
+from struct import Struct
+from typing import NamedTuple, TypeAlias
 
 #: What a client says before its first frame (RFC 9113, 3.4).
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-_HEADER_BYTES = 9
+_HEADER = Struct(">BHBBL")  # 24 bits of length, kind, flags, stream
+_HEADER_BYTES = _HEADER.size
 _STREAM_ID_MASK = 0x7FFFFFFF  # the bit above is reserved, and ignored when received
 
 
-class FrameKind(IntEnum):
-    """The kinds of frames there are (RFC 9113, 6)."""
-
-    DATA = 0
-    HEADERS = 1
-    PRIORITY = 2
-    RST_STREAM = 3
-    SETTINGS = 4
-    PUSH_PROMISE = 5
-    PING = 6
-    GOAWAY = 7
-    WINDOW_UPDATE = 8
-    CONTINUATION = 9
-
-
+#: The kinds of frames there are (RFC 9113, 6). Plain numbers: a peer may send any, and a member of
+#: an enumeration takes as long to look up as a frame header to read.
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY = range(8)
+WINDOW_UPDATE, CONTINUATION = 8, 9
 #: Flags, whose meaning depends on the kind.
 END_STREAM = 0x1
 ACK = 0x1
@@ -39,7 +29,7 @@ END_HEADERS = 0x4
 
 
 class FrameHeader(NamedTuple):
-    """What stands before a payload. `kind` is a number, because a peer may send any."""
+    """What stands before a payload."""
 
     kind: int
     flags: int
@@ -47,20 +37,10 @@ class FrameHeader(NamedTuple):
     length: int
 
 
-class Fragment(NamedTuple):
-    """A piece of one frame, as much of it as has come at once.
-
-    Attributes:
-        header: The frame's; the same for all of its fragments.
-        payload: The next bytes of its payload; valid until the next call only.
-        is_first: Whether the header has just been completed.
-        is_last: Whether this ends the frame.
-    """
-
-    header: FrameHeader
-    payload: memoryview
-    is_first: bool
-    is_last: bool
+#: A piece of one frame, as much of it as has come at once: the frame's header, the same for all of
+#: its pieces; the next bytes of its payload, valid until the next call only; whether the header has
+#: just been completed; whether this ends the frame.
+Fragment: TypeAlias = tuple[FrameHeader, memoryview, bool, bool]
 
 
 class FrameReader:
@@ -99,14 +79,10 @@ class FrameReader:
             self._missing_bytes -= stop - position
             is_last = not self._missing_bytes
             self._header = None if is_last else header
-            yield Fragment(header, data[position:stop], is_first, is_last)
+            yield header, data[position:stop], is_first, is_last
             position = stop
 
 
 def _read_header(data: memoryview | bytearray, at: int) -> FrameHeader:
-    return FrameHeader(
-        kind=data[at + 3],
-        flags=data[at + 4],
-        stream_id=int.from_bytes(data[at + 5 : at + 9]) & _STREAM_ID_MASK,
-        length=(data[at] << 16) | (data[at + 1] << 8) | data[at + 2],
-    )
+    high, low, kind, flags, stream_id = _HEADER.unpack_from(data, at)
+    return FrameHeader(kind, flags, stream_id & _STREAM_ID_MASK, high << 16 | low)

@@ -23,10 +23,10 @@ def read_all(reader: FrameReader, data: bytes, cuts: list[int]) -> list[tuple[Fr
     payload = b""
     ends = sorted({min(cut, len(data)) for cut in cuts} | {len(data)})
     for start, end in zip([0, *ends], ends, strict=False):
-        for fragment in reader.read(memoryview(data)[start:end]):
-            payload = bytes(fragment.payload) if fragment.is_first else payload + fragment.payload
-            if fragment.is_last:
-                frames.append((fragment.header, payload))
+        for header, part, is_first, is_last in reader.read(memoryview(data)[start:end]):
+            payload = bytes(part) if is_first else payload + part
+            if is_last:
+                frames.append((header, payload))
     return frames
 
 
@@ -51,9 +51,9 @@ def test_frames_are_read_whatever_the_pieces(
 def test_reserved_bit_is_ignored() -> None:
     """The bit above a stream's number means nothing (RFC 9113, 4.1)."""
     data = frame(0, b"x", stream_id=1 | 1 << 31)
-    [fragment] = FrameReader().read(memoryview(data))
+    [(header, _, _, _)] = FrameReader().read(memoryview(data))
 
-    assert fragment.header.stream_id == 1
+    assert header.stream_id == 1
 
 
 def test_unfinished_frame_is_known() -> None:

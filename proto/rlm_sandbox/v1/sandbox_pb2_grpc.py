@@ -35,7 +35,10 @@ class SandboxBrokerStub:
     orchestrator removes that file as soon as the token has been used for `Attach`.
 
     Limits of the transport, all enforced by the orchestrator: a message has at most 4 MiB; messages
-    are not compressed; a sandbox has at most one connection that matters, and few streams on it.
+    are not compressed; a sandbox has few connections, and few streams open at once on each. A client
+    that goes beyond them, calls another method, or sends what gRPC's own client never sends
+    (trailers, padding, frames of other kinds, a flood of any kind) has its connections closed without
+    a status, and is treated as one that broke a rule.
     """
 
     def __init__(self, channel):
@@ -66,7 +69,10 @@ class SandboxBrokerServicer:
     orchestrator removes that file as soon as the token has been used for `Attach`.
 
     Limits of the transport, all enforced by the orchestrator: a message has at most 4 MiB; messages
-    are not compressed; a sandbox has at most one connection that matters, and few streams on it.
+    are not compressed; a sandbox has few connections, and few streams open at once on each. A client
+    that goes beyond them, calls another method, or sends what gRPC's own client never sends
+    (trailers, padding, frames of other kinds, a flood of any kind) has its connections closed without
+    a status, and is treated as one that broke a rule.
     """
 
     def Attach(self, request_iterator, context):
@@ -85,8 +91,7 @@ class SandboxBrokerServicer:
         or a wall is not as promised. The worker MUST exit.
         INVALID_ARGUMENT    The worker broke a rule of this contract; the message names the rule. It
         is treated as an attack.
-        RESOURCE_EXHAUSTED  The worker sent a message over the limit, or more of them than any cell
-        could need. It is treated as an attack.
+        RESOURCE_EXHAUSTED  The worker sent more than any cell could need. It is treated as an attack.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,7 +115,7 @@ class SandboxBrokerServicer:
         FAILED_PRECONDITION No stream is attached, or no cell is running, or another one is. A worker
         sees this when a query and the end of its cell cross; it MUST NOT retry.
         INVALID_ARGUMENT    The request broke a rule of this contract; the sandbox is destroyed.
-        RESOURCE_EXHAUSTED  The request is over the message limit.
+        RESOURCE_EXHAUSTED  More was asked than any cell could need; the sandbox is destroyed.
         CANCELLED           The cell ended, or was stopped, while the query was open.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -148,7 +153,10 @@ class SandboxBroker:
     orchestrator removes that file as soon as the token has been used for `Attach`.
 
     Limits of the transport, all enforced by the orchestrator: a message has at most 4 MiB; messages
-    are not compressed; a sandbox has at most one connection that matters, and few streams on it.
+    are not compressed; a sandbox has few connections, and few streams open at once on each. A client
+    that goes beyond them, calls another method, or sends what gRPC's own client never sends
+    (trailers, padding, frames of other kinds, a flood of any kind) has its connections closed without
+    a status, and is treated as one that broke a rule.
     """
 
     @staticmethod

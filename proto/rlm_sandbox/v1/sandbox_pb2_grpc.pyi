@@ -50,7 +50,10 @@ class SandboxBrokerStub:
     orchestrator removes that file as soon as the token has been used for `Attach`.
 
     Limits of the transport, all enforced by the orchestrator: a message has at most 4 MiB; messages
-    are not compressed; a sandbox has at most one connection that matters, and few streams on it.
+    are not compressed; a sandbox has few connections, and few streams open at once on each. A client
+    that goes beyond them, calls another method, or sends what gRPC's own client never sends
+    (trailers, padding, frames of other kinds, a flood of any kind) has its connections closed without
+    a status, and is treated as one that broke a rule.
     """
 
     @_typing.overload
@@ -73,8 +76,7 @@ class SandboxBrokerStub:
                           or a wall is not as promised. The worker MUST exit.
       INVALID_ARGUMENT    The worker broke a rule of this contract; the message names the rule. It
                           is treated as an attack.
-      RESOURCE_EXHAUSTED  The worker sent a message over the limit, or more of them than any cell
-                          could need. It is treated as an attack.
+      RESOURCE_EXHAUSTED  The worker sent more than any cell could need. It is treated as an attack.
     """
     LlmQuery: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.LlmQueryRequest, _sandbox_pb2.LlmQueryReply]
     """The only thing a sandbox can ask for: answers of the session's sub-model.
@@ -94,7 +96,7 @@ class SandboxBrokerStub:
       FAILED_PRECONDITION No stream is attached, or no cell is running, or another one is. A worker
                           sees this when a query and the end of its cell cross; it MUST NOT retry.
       INVALID_ARGUMENT    The request broke a rule of this contract; the sandbox is destroyed.
-      RESOURCE_EXHAUSTED  The request is over the message limit.
+      RESOURCE_EXHAUSTED  More was asked than any cell could need; the sandbox is destroyed.
       CANCELLED           The cell ended, or was stopped, while the query was open.
     """
 
@@ -109,7 +111,10 @@ class SandboxBrokerAsyncStub(SandboxBrokerStub):
     orchestrator removes that file as soon as the token has been used for `Attach`.
 
     Limits of the transport, all enforced by the orchestrator: a message has at most 4 MiB; messages
-    are not compressed; a sandbox has at most one connection that matters, and few streams on it.
+    are not compressed; a sandbox has few connections, and few streams open at once on each. A client
+    that goes beyond them, calls another method, or sends what gRPC's own client never sends
+    (trailers, padding, frames of other kinds, a flood of any kind) has its connections closed without
+    a status, and is treated as one that broke a rule.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -129,8 +134,7 @@ class SandboxBrokerAsyncStub(SandboxBrokerStub):
                           or a wall is not as promised. The worker MUST exit.
       INVALID_ARGUMENT    The worker broke a rule of this contract; the message names the rule. It
                           is treated as an attack.
-      RESOURCE_EXHAUSTED  The worker sent a message over the limit, or more of them than any cell
-                          could need. It is treated as an attack.
+      RESOURCE_EXHAUSTED  The worker sent more than any cell could need. It is treated as an attack.
     """
     LlmQuery: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.LlmQueryRequest, _sandbox_pb2.LlmQueryReply]  # type: ignore[assignment]
     """The only thing a sandbox can ask for: answers of the session's sub-model.
@@ -150,7 +154,7 @@ class SandboxBrokerAsyncStub(SandboxBrokerStub):
       FAILED_PRECONDITION No stream is attached, or no cell is running, or another one is. A worker
                           sees this when a query and the end of its cell cross; it MUST NOT retry.
       INVALID_ARGUMENT    The request broke a rule of this contract; the sandbox is destroyed.
-      RESOURCE_EXHAUSTED  The request is over the message limit.
+      RESOURCE_EXHAUSTED  More was asked than any cell could need; the sandbox is destroyed.
       CANCELLED           The cell ended, or was stopped, while the query was open.
     """
 
@@ -164,7 +168,10 @@ class SandboxBrokerServicer(metaclass=_abc_1.ABCMeta):
     orchestrator removes that file as soon as the token has been used for `Attach`.
 
     Limits of the transport, all enforced by the orchestrator: a message has at most 4 MiB; messages
-    are not compressed; a sandbox has at most one connection that matters, and few streams on it.
+    are not compressed; a sandbox has few connections, and few streams open at once on each. A client
+    that goes beyond them, calls another method, or sends what gRPC's own client never sends
+    (trailers, padding, frames of other kinds, a flood of any kind) has its connections closed without
+    a status, and is treated as one that broke a rule.
     """
 
     @_abc_1.abstractmethod
@@ -188,8 +195,7 @@ class SandboxBrokerServicer(metaclass=_abc_1.ABCMeta):
                               or a wall is not as promised. The worker MUST exit.
           INVALID_ARGUMENT    The worker broke a rule of this contract; the message names the rule. It
                               is treated as an attack.
-          RESOURCE_EXHAUSTED  The worker sent a message over the limit, or more of them than any cell
-                              could need. It is treated as an attack.
+          RESOURCE_EXHAUSTED  The worker sent more than any cell could need. It is treated as an attack.
         """
 
     @_abc_1.abstractmethod
@@ -215,7 +221,7 @@ class SandboxBrokerServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION No stream is attached, or no cell is running, or another one is. A worker
                               sees this when a query and the end of its cell cross; it MUST NOT retry.
           INVALID_ARGUMENT    The request broke a rule of this contract; the sandbox is destroyed.
-          RESOURCE_EXHAUSTED  The request is over the message limit.
+          RESOURCE_EXHAUSTED  More was asked than any cell could need; the sandbox is destroyed.
           CANCELLED           The cell ended, or was stopped, while the query was open.
         """
 
