@@ -149,9 +149,15 @@ class ContainerStatement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerStatement:
-    """What the orchestrator's end of the socket enforces."""
+    """What the orchestrator's end of the socket enforces.
+
+    Attributes:
+        isolation: Where the bytes that a sandbox sends are parsed.
+        walls: What shuts that process in, by name; empty where it is the orchestrator's own.
+    """
 
     isolation: BrokerIsolation
+    walls: tuple[str, ...] = ()
     language_policy: LanguagePolicy  # a guard rail in the sandbox, not a wall
     cell_limits: CellLimits
     run_limits: RunLimits

@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from orchestrator.controls import BrokerIsolation
 from orchestrator.domain import CellLimits, LanguagePolicy, RunLimits, SandboxLimits
 from orchestrator.errors import SettingsError
 
@@ -123,6 +124,7 @@ class Settings(BaseSettings):
     #: Which versions of its Debian packages an image is built from; see docs/adr/0016.
     debian_packages: Literal["pinned", "newest", "pinned-or-newest"] = "pinned"
     debian_snapshots: str | None = None  # Debian's own snapshots of past states
+    broker: BrokerIsolation = BrokerIsolation.OWN_PROCESS  # see docs/adr/0014 for what it costs
     docker_host: str | None = None  # the sockets of this host are tried in turn
     user_runtime_directory: Path | None = None  # where a rootless engine would listen
     runtime_directory: Path = Field(default_factory=_default_runtime_directory)

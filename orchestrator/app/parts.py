@@ -6,12 +6,12 @@ a sweep are opened and closed would be written more than once.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from orchestrator.app.brokers import open_brokers
 from orchestrator.app.host import find_host_engine
-from orchestrator.broker.listener import UnixBroker
 from orchestrator.models.registry import model_for
 from orchestrator.ports import ModelClient, SandboxProvider
 from orchestrator.sandbox.docker_backend import open_docker_backend
@@ -75,30 +75,29 @@ async def open_docker_sandboxes(settings: Settings) -> AsyncIterator[SandboxProv
         SandboxStartError: There is no engine that can be used, or no image of the installed code.
         SettingsError: The runtime, its directory or the engine's address is not usable.
     """
-    engine = await asyncio.to_thread(find_host_engine, settings)
-    image = await asyncio.to_thread(find_image, engine)
-    with hold_lease(settings.runtime_directory) as lease:
-        async with open_docker_backend(
-            endpoint=engine.endpoint,
-            image_id=image.image_id,
-            limits=settings.sandbox,
-            runtime=settings.runtime,
-            lease=lease,
-        ) as backend:
-            broker = UnixBroker(
-                runtime_directory=lease.socket_root,
-                cell_limits=settings.cell,
-                run_limits=settings.run,
-                sandbox_limits=settings.sandbox,
-                language_policy=settings.policy,
+    async with AsyncExitStack() as stack:
+        make_broker = await stack.enter_async_context(open_brokers(settings))
+        engine = await asyncio.to_thread(find_host_engine, settings)
+        image = await asyncio.to_thread(find_image, engine)
+        lease = stack.enter_context(hold_lease(settings.runtime_directory))
+        backend = await stack.enter_async_context(
+            open_docker_backend(
+                endpoint=engine.endpoint,
+                image_id=image.image_id,
+                limits=settings.sandbox,
+                runtime=settings.runtime,
+                lease=lease,
             )
-            sweeping = asyncio.create_task(keep_swept(backend, interval_s=_SWEEP_INTERVAL_S))
-            try:
-                yield SandboxLauncher(backend=backend, broker=broker, limits=settings.sandbox)
-            finally:
-                sweeping.cancel()
-                with suppress(asyncio.CancelledError):
-                    await sweeping
+        )
+        sweeping = asyncio.create_task(keep_swept(backend, interval_s=_SWEEP_INTERVAL_S))
+        try:
+            yield SandboxLauncher(
+                backend=backend, broker=make_broker(lease.socket_root), limits=settings.sandbox
+            )
+        finally:
+            sweeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeping
 
 
 REAL_PARTS = Parts(open_model=open_registered_model, open_sandboxes=open_docker_sandboxes)

@@ -15,6 +15,12 @@ from orchestrator.broker import wire
 from orchestrator.broker.claims import ClaimedQuery, read_query
 from orchestrator.broker.clock import CellClock
 from orchestrator.broker.order import ExcessError
+from orchestrator.broker.query_limits import (
+    INTERNAL_FAILURE,
+    MAX_OPEN_FACTOR,
+    MAX_QUERIES,
+    SETTLE_S,
+)
 from orchestrator.domain import (
     CellId,
     QueryAnswer,
@@ -29,16 +35,9 @@ from orchestrator.ports import QueryHandler
 
 _log = logging.getLogger(__name__)
 
-#: An honest worker holds more queries back than `Limits.open_query_count`; the rest is room for
-#: queries that were cancelled and are still being settled.
-_MAX_OPEN_FACTOR = 4
 #: An honest worker refuses long batches itself. Beyond this the answers, one for each prompt, would
 #: cost the orchestrator more than the request cost the sandbox.
 _MAX_BATCH_FACTOR = 16
-#: A cell that asks in a tight loop for a minute, refused each time, makes about as many.
-MAX_QUERIES = 2**16
-#: How long a handler may take to settle a cancelled query; then its end is not waited for.
-_SETTLE_S = 5.0
 
 
 class QueryRefusal(StrEnum):
@@ -55,7 +54,7 @@ class OpenQueries:
         """Begins without a cell: every query is refused."""
         self._handler = handler
         self._limits = limits
-        self._max_open_count = _MAX_OPEN_FACTOR * limits.concurrent_queries
+        self._max_open_count = MAX_OPEN_FACTOR * limits.concurrent_queries
         self._max_prompt_count = _MAX_BATCH_FACTOR * limits.batch_prompts
         # Hashes, not ids: a sandbox chooses the ids, and a hash is keyed anew in each process, so
         # what is kept for each is small and the same for all.
@@ -85,9 +84,9 @@ class OpenQueries:
     async def settle(self) -> None:
         """Waits until every cancelled query has been settled by the handler."""
         if self._unsettled:
-            _, late = await asyncio.wait(self._unsettled, timeout=_SETTLE_S)
+            _, late = await asyncio.wait(self._unsettled, timeout=SETTLE_S)
             if late:
-                _log.error("%d cancelled queries are not settled after %s s", len(late), _SETTLE_S)
+                _log.error("%d cancelled queries are not settled after %s s", len(late), SETTLE_S)
 
     async def answer(self, raw: bytes) -> bytes | QueryRefusal:
         """Answers one `LlmQueryRequest`; cancelling the call cancels the handler's.
@@ -157,11 +156,7 @@ class OpenQueries:
         _log.error(
             "query %s was not answered as agreed", request.query_id, exc_info=task.exception()
         )
-        failure = QueryFailure(
-            reason=QueryFailureReason.MODEL_FAILED,
-            message="The query could not be answered because of an internal error. Go on without.",
-        )
-        return [failure] * len(request.prompts)
+        return [INTERNAL_FAILURE] * len(request.prompts)
 
 
 def failures_of(claimed: ClaimedQuery, limits: RunLimits) -> Mapping[int, QueryFailure]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.broker.answers import MAX_MESSAGE_BYTES
-from orchestrator.broker.open_queries import MAX_QUERIES
+from orchestrator.broker.query_limits import MAX_QUERIES
 from orchestrator.broker.token_bucket import Allowance
 from orchestrator.domain import CellLimits, RunLimits
 

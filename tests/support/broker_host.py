@@ -8,11 +8,16 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from support.scripted_worker import WALLS, ScriptedWorker
 
 from orchestrator.broker.attachment import StreamAttachment
 from orchestrator.broker.listener import UnixBroker, UnixEndpoint
+from orchestrator.broker_process.nursery_handle import open_nursery
+from orchestrator.broker_process.process_attachment import ProcessAttachment
+from orchestrator.broker_process.process_broker import ProcessBroker, ProcessEndpoint
+from orchestrator.controls import BrokerIsolation
 from orchestrator.domain import (
     CellLimits,
     LanguagePolicy,
@@ -24,6 +29,11 @@ from orchestrator.domain import (
 )
 from orchestrator.ports import QueryHandler
 
+AnyBroker: TypeAlias = UnixBroker | ProcessBroker
+AnyEndpoint: TypeAlias = UnixEndpoint | ProcessEndpoint
+AnyAttachment: TypeAlias = StreamAttachment | ProcessAttachment
+
+_kind = [BrokerIsolation.IN_PROCESS]
 #: How long anything in these tests may take; a condition is waited for, so it is rarely used up.
 PATIENCE_S = 20.0
 
@@ -82,23 +92,65 @@ def broker_in(
 
 
 @asynccontextmanager
+async def open_broker(
+    directory: Path,
+    *,
+    cell_limits: CellLimits | None = None,
+    run_limits: RunLimits | None = None,
+    stop_margin_s: float = 5.0,
+) -> AsyncIterator[AnyBroker]:
+    """Yields a broker of the chosen kind; see `chosen`."""
+    if _kind[0] is BrokerIsolation.IN_PROCESS:
+        yield broker_in(
+            directory, cell_limits=cell_limits, run_limits=run_limits, stop_margin_s=stop_margin_s
+        )
+        return
+    async with open_nursery() as nursery:
+        yield ProcessBroker(
+            nursery=nursery,
+            runtime_directory=directory,
+            cell_limits=cell_limits or CellLimits(),
+            run_limits=run_limits or RunLimits(),
+            sandbox_limits=SandboxLimits(),
+            language_policy=LanguagePolicy.GUARDED,
+            stop_margin_s=stop_margin_s,
+        )
+
+
+@contextmanager
+def chosen(home: BrokerIsolation) -> Iterator[None]:
+    """Makes `listening` and `attached` use a broker of this kind meanwhile."""
+    before = _kind[0]
+    _kind[0] = home
+    try:
+        yield
+    finally:
+        _kind[0] = before
+
+
+@asynccontextmanager
 async def listening(
     *,
     queries: QueryHandler | None = None,
     cell_limits: CellLimits | None = None,
     run_limits: RunLimits | None = None,
     stop_margin_s: float = 5.0,
-) -> AsyncIterator[UnixEndpoint]:
+) -> AsyncIterator[AnyEndpoint]:
     """Yields an endpoint nobody has dialled yet."""
     with short_directory() as directory:
-        broker = broker_in(
-            directory, cell_limits=cell_limits, run_limits=run_limits, stop_margin_s=stop_margin_s
-        )
-        async with broker.open(
-            sandbox_id=SandboxId("sandbox-under-test"),
-            queries=queries or EchoQueries(),
-            promised_walls=WALLS,
-        ) as endpoint:
+        async with (
+            open_broker(
+                directory,
+                cell_limits=cell_limits,
+                run_limits=run_limits,
+                stop_margin_s=stop_margin_s,
+            ) as broker,
+            broker.open(
+                sandbox_id=SandboxId("sandbox-under-test"),
+                queries=queries or EchoQueries(),
+                promised_walls=WALLS,
+            ) as endpoint,
+        ):
             yield endpoint
 
 
@@ -106,9 +158,9 @@ async def listening(
 class Pair:
     """Both ends of one stream."""
 
-    attachment: StreamAttachment
+    attachment: AnyAttachment
     worker: ScriptedWorker
-    endpoint: UnixEndpoint
+    endpoint: AnyEndpoint
 
 
 @asynccontextmanager

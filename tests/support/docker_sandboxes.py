@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -18,9 +18,9 @@ from typing import Any
 from support.broker_host import EchoQueries, short_directory
 from support.probes import probe
 
+from orchestrator.app.brokers import open_brokers
 from orchestrator.app.host import set_up
 from orchestrator.app.parts import open_docker_sandboxes
-from orchestrator.broker.listener import UnixBroker
 from orchestrator.controls import ContainerStatement
 from orchestrator.domain import (
     CellLimits,
@@ -215,7 +215,8 @@ async def _open_weakened(
     settings: Settings, image_id: str, weakening: Weakening
 ) -> AsyncIterator[SandboxProvider]:
     assert settings.docker_host is not None
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
+        make_broker = await stack.enter_async_context(open_brokers(settings))
         lease = stack.enter_context(hold_lease(settings.runtime_directory))
         async with open_docker_backend(
             endpoint=settings.docker_host,
@@ -229,11 +230,5 @@ async def _open_weakened(
                 backend=backend, client=client, lease=lease, weakening=weakening
             )
             stack.callback(weakened.close)
-            broker = UnixBroker(
-                runtime_directory=lease.socket_root,
-                cell_limits=settings.cell,
-                run_limits=settings.run,
-                sandbox_limits=settings.sandbox,
-                language_policy=settings.policy,
-            )
+            broker = make_broker(lease.socket_root)
             yield SandboxLauncher(backend=weakened, broker=broker, limits=settings.sandbox)

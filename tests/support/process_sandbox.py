@@ -18,11 +18,11 @@ import psutil
 from support.broker_host import short_directory
 from support.statements import CONTAINER
 
-from orchestrator.broker.listener import UnixBroker
+from orchestrator.app.brokers import open_brokers
+from orchestrator.controls import BrokerIsolation
 from orchestrator.domain import (
     CellLimits,
     LanguagePolicy,
-    RunLimits,
     SandboxId,
     SandboxLimits,
     Walls,
@@ -30,6 +30,7 @@ from orchestrator.domain import (
 from orchestrator.ports import SandboxProvider
 from orchestrator.run_to_end import run_to_end
 from orchestrator.sandbox.launcher import SandboxLauncher
+from orchestrator.settings import Settings
 from sandbox_image.walls import find_walls
 
 _NO_IMAGE = "sha256:" + "0" * 64
@@ -105,16 +106,17 @@ class ProcessBackend:
 
 @asynccontextmanager
 async def open_process_provider(
-    *, sandbox: SandboxLimits, cell: CellLimits, policy: LanguagePolicy
+    *,
+    sandbox: SandboxLimits,
+    cell: CellLimits,
+    policy: LanguagePolicy,
+    broker: BrokerIsolation = BrokerIsolation.IN_PROCESS,
 ) -> AsyncIterator[SandboxProvider]:
     """Yields a provider of workers without a container."""
+    settings = Settings(sandbox=sandbox, cell=cell, policy=policy, broker=broker)
     with short_directory() as directory:
-        broker = UnixBroker(
-            runtime_directory=directory,
-            cell_limits=cell,
-            run_limits=RunLimits(),
-            sandbox_limits=sandbox,
-            language_policy=policy,
-        )
-        yield SandboxLauncher(backend=ProcessBackend(), broker=broker, limits=sandbox)
+        async with open_brokers(settings) as make_broker:
+            yield SandboxLauncher(
+                backend=ProcessBackend(), broker=make_broker(directory), limits=sandbox
+            )
         assert list(directory.iterdir()) == []

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from support.broker_host import EchoQueries
@@ -17,6 +18,7 @@ from support.docker_sandboxes import LIMITS, open_provider
 from support.fake_sandbox import CellRun, FakeCell, FakeProvider, FakeSandbox
 from support.process_sandbox import open_process_provider
 
+from orchestrator.controls import BrokerIsolation
 from orchestrator.domain import (
     CellLimits,
     CellResult,
@@ -125,10 +127,12 @@ async def open_docker(
 
 @asynccontextmanager
 async def open_process(
-    *_cells: Cell, limits: SandboxLimits = LIMITS
+    *_cells: Cell,
+    limits: SandboxLimits = LIMITS,
+    broker: BrokerIsolation = BrokerIsolation.IN_PROCESS,
 ) -> AsyncIterator[SandboxProvider]:
     async with open_process_provider(
-        sandbox=limits, cell=CELL_LIMITS, policy=LanguagePolicy.OPEN
+        sandbox=limits, cell=CELL_LIMITS, policy=LanguagePolicy.OPEN, broker=broker
     ) as provider:
         yield provider
 
@@ -151,6 +155,13 @@ IMPLEMENTATIONS = (
         Implementation(name="docker", open=open_docker), marks=pytest.mark.docker, id="docker"
     ),
     pytest.param(Implementation(name="process", open=open_process), id="process"),
+    pytest.param(
+        Implementation(
+            name="process with its broker in another",
+            open=partial(open_process, broker=BrokerIsolation.OWN_PROCESS),
+        ),
+        id="process_apart",
+    ),
     pytest.param(
         Implementation(
             name="fake",

@@ -14,6 +14,8 @@ from orchestrator.domain import CellLimits, Outcome, OutputStream, VariableState
 from orchestrator.errors import ProtocolViolationError, SandboxLostError
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 
+pytestmark = pytest.mark.usefixtures("broker_home")
+
 SHORT = CellLimits(grace_s=0.05)
 
 

@@ -19,6 +19,7 @@ from support.broker_host import (
 )
 from support.scripted_worker import WALLS, HungUpError, ScriptedWorker, hello, output
 
+from orchestrator.broker.attachment import StreamAttachment
 from orchestrator.broker.listener import UnixEndpoint
 from orchestrator.broker.peer_rules import peer_rules
 from orchestrator.context import encode_context
@@ -271,6 +272,7 @@ async def test_closing_twice_is_closing_once() -> None:
 async def test_socket_that_cannot_be_made_is_a_failed_start(tmp_path: Path) -> None:
     """A directory that takes no socket is reported as what it is, and closing still works."""
     async with attached() as pair:
+        assert isinstance(pair.attachment, StreamAttachment)
         endpoint = UnixEndpoint(
             directory=tmp_path / "gone",
             server_directory=tmp_path / "gone too",

@@ -19,6 +19,8 @@ from orchestrator.domain import (
 from orchestrator.errors import ProtocolViolationError, SandboxLostError
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 
+pytestmark = pytest.mark.usefixtures("broker_home")
+
 
 async def start_cell(pair: Pair) -> tuple[asyncio.Task[object], int]:
     """Runs a cell and returns it with its id."""

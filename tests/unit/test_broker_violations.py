@@ -15,6 +15,8 @@ from orchestrator.domain import CellLimits, RunLimits
 from orchestrator.errors import ProtocolViolationError
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 
+pytestmark = pytest.mark.usefixtures("broker_home")
+
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXCESS = grpc.StatusCode.RESOURCE_EXHAUSTED
 

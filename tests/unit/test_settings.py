@@ -99,7 +99,7 @@ def test_own_variable_beats_another_programs(clean_environment: pytest.MonkeyPat
     [
         ('modle = "x"', "modle .* is not a setting; did you mean model?"),
         ("[run]\nturn = 3", r"run\.turn .* did you mean run\.turns?"),
-        ("[colour]\nred = 1", "colour .* known are: cell, "),
+        ("[colour]\nred = 1", "colour .* known are: broker, "),
         ("[run]\nturns = -3", r"run\.turns .*: expected a number above zero, got -3"),
         ("[run]\nturns = 0", r"run\.turns .*: expected a number above zero, got 0"),
         ("[run]\nqueries = -1", r"run\.queries .*: expected a number of zero or more, got -1"),

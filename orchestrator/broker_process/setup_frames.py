@@ -1,0 +1,169 @@
+"""What a broker's process has to know of its sandbox, and what it finds: limits and walls.
+
+Without it each new limit or wall would have to be spelt out once more on both sides, and the one
+that was forgotten would be a limit nobody enforces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+from orchestrator.broker_process.fields import Fields, FrameError, checked_integer, checked_text
+from orchestrator.domain import (
+    CellLimits,
+    Json,
+    LanguagePolicy,
+    RunLimits,
+    SandboxId,
+    SandboxLimits,
+    Walls,
+)
+
+_Limits = TypeVar("_Limits", CellLimits, RunLimits, SandboxLimits)
+
+_MAX_NAME_CHARS = 200
+#: What `tempfile.mkdtemp` makes.
+_DIRECTORY_NAME = re.compile(r"[A-Za-z0-9_]{1,32}", re.ASCII)
+#: More than any list of walls has: the broker itself takes fewer.
+_MAX_WALL_ITEMS = 1024
+_WALL_TYPES: Final[Mapping[str, Any]] = get_type_hints(Walls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUp:
+    """Everything a broker is made of, but for where its queries go."""
+
+    sandbox_id: SandboxId
+    promised_walls: Walls
+    cell_limits: CellLimits
+    run_limits: RunLimits
+    sandbox_limits: SandboxLimits
+    language_policy: LanguagePolicy
+    stop_margin_s: float
+    log_level: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """What a broker's process says when its socket is open, before any sandbox can have dialled.
+
+    Attributes:
+        directory: Name of the directory, within its own, that the sandbox is to see.
+        walls: What shuts the process in, by name.
+    """
+
+    directory: str
+    walls: tuple[str, ...]
+
+
+def listening_fields(listening: Listening) -> dict[str, Json]:
+    """Returns the fields of a `Said.LISTENING`."""
+    return {"directory": listening.directory, "walls": list(listening.walls)}
+
+
+def read_listening(fields: Fields) -> Listening:
+    """Returns what `listening_fields` was given.
+
+    Raises:
+        FrameError: They are not its fields.
+    """
+    directory = fields.text("directory", max_chars=_MAX_NAME_CHARS)
+    if not _DIRECTORY_NAME.fullmatch(directory):
+        raise FrameError("a directory is a name, and no path")
+    walls = fields.items("walls", most=_MAX_WALL_ITEMS)
+    return Listening(
+        directory=directory, walls=tuple(_checked_name(wall, "walls") for wall in walls)
+    )
+
+
+def set_up_fields(set_up: SetUp) -> dict[str, Json]:
+    """Returns the fields of a `Told.SET_UP`."""
+    return {
+        "sandbox_id": set_up.sandbox_id,
+        "promised_walls": wall_fields(set_up.promised_walls),
+        "cell": asdict(set_up.cell_limits),
+        "run": asdict(set_up.run_limits),
+        "sandbox": asdict(set_up.sandbox_limits),
+        "language_policy": set_up.language_policy,
+        "stop_margin_s": set_up.stop_margin_s,
+        "log_level": set_up.log_level,
+    }
+
+
+def read_set_up(fields: Fields) -> SetUp:
+    """Returns what `set_up_fields` was given.
+
+    Raises:
+        FrameError: They are not its fields.
+    """
+    return SetUp(
+        sandbox_id=SandboxId(fields.text("sandbox_id", max_chars=_MAX_NAME_CHARS)),
+        promised_walls=read_walls(fields.fields("promised_walls")),
+        cell_limits=_read_limits(CellLimits, fields.fields("cell")),
+        run_limits=_read_limits(RunLimits, fields.fields("run")),
+        sandbox_limits=_read_limits(SandboxLimits, fields.fields("sandbox")),
+        language_policy=fields.member("language_policy", LanguagePolicy),
+        stop_margin_s=fields.number("stop_margin_s", most=1e9),
+        log_level=fields.integer("log_level"),
+    )
+
+
+def wall_fields(walls: Walls) -> dict[str, Json]:
+    """Returns walls as fields of a frame."""
+    return {
+        name: sorted(value) if isinstance(value, frozenset) else value
+        for name, value in asdict(walls).items()
+    }
+
+
+def read_walls(fields: Fields) -> Walls:
+    """Returns what `wall_fields` was given.
+
+    Raises:
+        FrameError: They are not its fields.
+    """
+    # Any: mypy cannot see that each wall is read as what `Walls` says it is.
+    walls: dict[str, Any] = {
+        name: _read_wall(fields, name, kind) for name, kind in _WALL_TYPES.items()
+    }
+    return Walls(**walls)
+
+
+def _read_wall(fields: Fields, name: str, kind: object) -> object:
+    """Returns one wall, which has the type that `Walls` says it has."""
+    kinds = (kind,) if get_origin(kind) in {frozenset, dict} else get_args(kind)
+    if type(None) in kinds and fields.is_null(name):
+        return None
+    wanted = next(candidate for candidate in kinds if candidate is not type(None))
+    if wanted is bool:
+        return fields.flag(name)
+    if wanted is int:
+        return fields.integer(name, least=-(2**63), most=2**64 - 1)
+    if get_origin(wanted) is dict:
+        found = fields.fields(name)
+        return {
+            _checked_name(item, name): found.integer(item)
+            for item in found.names(most=_MAX_WALL_ITEMS)
+        }
+    items = fields.items(name, most=_MAX_WALL_ITEMS)
+    if get_args(wanted) == (int,):
+        return frozenset(checked_integer(item, name) for item in items)
+    return frozenset(_checked_name(item, name) for item in items)
+
+
+def _checked_name(item: object, name: str) -> str:
+    if not isinstance(item, str) or len(item) > _MAX_NAME_CHARS:
+        raise FrameError(f"{name} lists short names")
+    return checked_text(item, name)
+
+
+def _read_limits(kind: type[_Limits], fields: Fields) -> _Limits:
+    """Returns limits, each a number as its default is."""
+    values: dict[str, Any] = {
+        name: fields.integer(name) if wanted is int else fields.number(name, most=1e12)
+        for name, wanted in get_type_hints(kind).items()
+    }
+    return kind(**values)
