@@ -13,24 +13,34 @@ from dataclasses import replace
 from pathlib import Path
 
 from sandbox_image import hardening
+from sandbox_image.first_stage import refuse_calls
 from sandbox_image.repl.process import BadFrameError, ChannelClosedError, ReplProcess
 from sandbox_image.walls import FoundWalls, find_walls
 
 #: Where the orchestrator mounts the sandbox's own socket directory.
 _MOUNT = Path("/run/rlm")
+#: What the orchestrator adds under a runtime that ignores the container's profile.
+_REFUSE_CALLS = "--refuse-calls"
 _IMAGE_RELEASE = "0.1.0"
 
 
-def main(socket_directory: Path) -> int:
+def main(socket_directory: Path, *, refuses_calls: bool) -> int:
     """Serves one sandbox until the orchestrator ends it.
 
     Args:
         socket_directory: Holds `broker.sock` and, until it has been used, `token`.
+        refuses_calls: Whether the runtime left the container's filter of system calls out, so that
+            this process has to put it up.
 
     Returns:
         The process's exit status: 0 when the orchestrator ended it, 1 when it could not go on. The
         reason is one line on standard error, which is the container's log.
     """
+    if refuses_calls:
+        try:
+            refuse_calls()
+        except OSError as error:
+            return _fail(f"system calls cannot be filtered: {error}")
     hardening.ignore_signals()
     hardening.adopt_orphans()
     repl = ReplProcess.start(hidden=socket_directory)
@@ -92,6 +102,7 @@ def _fail(reason: str) -> int:
 
 
 if __name__ == "__main__":
-    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else _MOUNT
+    places = [argument for argument in sys.argv[1:] if argument != _REFUSE_CALLS]
+    directory = Path(places[0]) if places else _MOUNT
     # Not sys.exit: gRPC's threads would be waited for, and the namespace ends with this process.
-    os._exit(main(directory))
+    os._exit(main(directory, refuses_calls=_REFUSE_CALLS in sys.argv))

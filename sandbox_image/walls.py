@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox_image.ceilings import find_ceilings
+from sandbox_image.first_stage import open_calls
 
 _IFF_UP = 0x1  # linux/if.h
 _PLACE_FIELD = 4  # of a line of mountinfo, proc_pid_mountinfo(5)
@@ -44,7 +45,7 @@ class FoundWalls:
 
 
 def find_walls() -> FoundWalls:
-    """Reads what the kernel says of this process (proc(5))."""
+    """Reads what the kernel says of this process (proc(5)), and tries what it has to refuse."""
     lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     status = dict(line.split(":", 1) for line in lines if ":" in line)
     no_new_privileges = _number(status.get("NoNewPrivs"))
@@ -62,6 +63,7 @@ def find_walls() -> FoundWalls:
         kernel_release=platform.release()[:200],
         ceilings=find_ceilings(),
         scratch_options=scratch_options(mountinfo),
+        open_calls=open_calls(),
     )
 
 

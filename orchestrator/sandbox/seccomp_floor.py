@@ -99,8 +99,7 @@ FLOOR: Final[Floor] = {
     "kernel-instruments": _refused("bpf perf_event_open"),
     "mounts": _refused(
         "mount umount umount2 pivot_root chroot open_tree open_tree_attr move_mount "
-        "mount_setattr fsopen fsconfig fsmount fspick statmount listmount swapon swapoff "
-        "quotactl quotactl_fd",
+        "mount_setattr fsopen fsconfig fsmount fspick statmount listmount",
     ),
     "namespaces": _refused("unshare setns"),
     "child-namespaces": _refused(
@@ -126,8 +125,8 @@ FLOOR: Final[Floor] = {
     "clock": _refused("adjtimex clock_adjtime clock_settime settimeofday stime"),
     "host-administration": _refused(
         "reboot kexec_load kexec_file_load init_module finit_module delete_module "
-        "create_module acct syslog sethostname setdomainname vhangup lsm_get_self_attr "
-        "lsm_set_self_attr lsm_list_modules",
+        "create_module acct quotactl quotactl_fd swapon swapoff syslog sethostname "
+        "setdomainname vhangup lsm_get_self_attr lsm_set_self_attr lsm_list_modules",
     ),
     "obsolete": _refused(
         "remap_file_pages uselib ustat sysfs _sysctl nfsservctl lookup_dcookie "

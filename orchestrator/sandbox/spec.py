@@ -20,6 +20,10 @@ SOCKET_MOUNT: Final = "/run/rlm"
 SANDBOX_UID: Final = 10001
 SANDBOX_GID: Final = 10001
 
+# gVisor applies a container's profile only where it was started with --oci-seccomp, and older ones
+# then refuse clone3 with EPERM, after which glibc starts no thread. So there the worker is told to
+# refuse the same calls to itself and to all it starts, before anything else.
+_REFUSE_CALLS = "--refuse-calls"
 _SHM_BYTES = 2**20  # holds the semaphores of `multiprocessing`, one page each; data goes to /tmp
 _SHM_INODES = 256
 _LOG_BYTES = "64k"  # a worker logs one line when it fails; whatever else arrives is an attack
@@ -97,6 +101,8 @@ def container_config(
         "Labels": {**labels, "rlm-sandbox.sandbox-id": sandbox_id},
         "HostConfig": _host_config(spec, socket_directory),
     }
+    if spec.runtime.is_gvisor:
+        config["Cmd"] = [_REFUSE_CALLS]
     if spec.command is not None:
         config |= {"Entrypoint": list(spec.command), "Cmd": []}
     return config
@@ -194,10 +200,10 @@ def _ceilings_of_processes(spec: SandboxSpec) -> dict[str, int]:
 def promised_walls(spec: SandboxSpec) -> Walls:
     """Returns what a worker must find around itself in a container of `container_config`.
 
-    gVisor's own kernel stands in for some walls and does not report them: it leaves the seccomp
-    filter to its sentry unless started with `--oci-seccomp`, its /proc/self/status has no line for
-    no-new-privileges, its mounts none for what it never allows, and its sandbox's control groups
-    are the host's business.
+    gVisor's own kernel stands in for some walls and does not report them: its /proc/self/status has
+    no line for no-new-privileges, its mounts none for what it never allows, and its sandbox's
+    control groups are the host's business. The filter of system calls is promised all the same:
+    where gVisor leaves the container's profile out, the worker puts it up (`_REFUSE_CALLS`).
 
     `supplementary_gids` does not count the process's own group, which engines from 20.10.18 on
     list among them (CVE-2022-36109).
@@ -205,7 +211,7 @@ def promised_walls(spec: SandboxSpec) -> Walls:
     is_gvisor = spec.runtime.is_gvisor
     forbidden = ("noexec",) if is_gvisor else tuple(_MOUNT_FLAGS.split(","))
     return Walls(
-        seccomp_mode=None if is_gvisor else 2,
+        seccomp_mode=2,
         has_no_new_privileges=None if is_gvisor else True,
         effective_capabilities=0,
         bounding_capabilities=0,
@@ -214,7 +220,7 @@ def promised_walls(spec: SandboxSpec) -> Walls:
         gid=SANDBOX_GID,
         supplementary_gids=frozenset(),
         is_root_read_only=True,
-        open_calls=None,
+        open_calls=frozenset(),
         repl_open_calls=frozenset(),
         repl_seccomp_mode=2,  # under gVisor too: this filter is its sentry's own business
         is_repl_inspectable=False,

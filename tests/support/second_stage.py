@@ -14,13 +14,17 @@ from support.docker_sandboxes import Weakening
 
 _PYTHON = ("/usr/bin/python3.13", "-I", "-c")
 _PARTS = {
-    "filter": "system_call_filter.install = lambda *_: None",
+    # Not `install` itself: under gVisor the worker puts the first stage up with it.
+    "filter": (
+        "confinement.system_call_filter = types.SimpleNamespace("
+        "install=lambda *_: None, assemble=lambda *_: ())"
+    ),
     "landlock": "landlock.restrict_files = lambda *_: 0\nlandlock.leave_signals_behind = int",
     "inspection": "confinement.forbid_inspection = int",
 }
 _ENTRY = """
-import runpy
-from sandbox_image.repl import confinement, landlock, system_call_filter
+import runpy, types
+from sandbox_image.repl import confinement, landlock
 {parts}
 runpy.run_module("sandbox_image", run_name="__main__", alter_sys=True)
 """
@@ -30,7 +34,7 @@ def _without(*names: str, walls: tuple[str, ...]) -> Weakening:
     source = _ENTRY.format(parts="\n".join(_PARTS[name] for name in names))
 
     def change(config: dict[str, Any]) -> None:
-        config |= {"Entrypoint": [*_PYTHON, source], "Cmd": []}
+        config["Entrypoint"] = [*_PYTHON, source]
 
     return Weakening(change=change, walls=walls)
 

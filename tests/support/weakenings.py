@@ -10,16 +10,25 @@ from support.seccomp_profiles import lift_groups, with_32_bits
 
 def _use_profile(config: dict[str, Any], text: str) -> None:
     config["HostConfig"]["SecurityOpt"] = ["no-new-privileges", f"seccomp={text}"]
+    # Under gVisor, which takes no profile, the worker is told to refuse the calls itself.
+    config.pop("Cmd", None)
 
 
 def lift(*groups: str) -> Weakening:
-    """Returns the weakening that allows what the named groups of the profile refuse."""
+    """Returns the weakening that allows what the named groups of the profile refuse.
+
+    Under gVisor all of them.
+    """
     text = lift_groups(*groups)
-    return Weakening(change=lambda config: _use_profile(config, text), walls=("open_calls",))
+    return Weakening(change=lambda config: _use_profile(config, text), walls=_SECCOMP)
 
 
 def _open_sockets(config: dict[str, Any]) -> None:
     _use_profile(config, lift_groups("socket-families", "device-control"))
+
+
+def _empty_profile(config: dict[str, Any]) -> None:
+    _use_profile(config, "{}")
 
 
 def _32_bits(config: dict[str, Any]) -> None:
@@ -63,7 +72,7 @@ def _new_privileges(config: dict[str, Any]) -> None:
 
 
 def _no_seccomp(config: dict[str, Any]) -> None:
-    config["HostConfig"]["SecurityOpt"] = ["no-new-privileges", "seccomp=unconfined"]
+    _use_profile(config, "unconfined")
 
 
 def _writable_root(config: dict[str, Any]) -> None:
@@ -142,11 +151,11 @@ def _all_rights(config: dict[str, Any]) -> None:
 _CAPABILITIES = ("effective_capabilities", "bounding_capabilities")
 _USER = ("uid", "gid", "supplementary_gids")
 
-_NETWORK = ("network_interfaces", "open_calls")
 _SECCOMP = ("seccomp_mode", "open_calls")
+_NETWORK = ("network_interfaces", *_SECCOMP)
 
 #: The network is closed twice: by what is in it, and by the families of sockets there are.
-OPEN_SOCKETS = Weakening(change=_open_sockets, walls=("open_calls",))
+OPEN_SOCKETS = Weakening(change=_open_sockets, walls=_SECCOMP)
 BRIDGE_NETWORK = Weakening(change=_bridge_network, walls=_NETWORK)
 HOST_NETWORK = Weakening(change=_host_network, walls=_NETWORK)
 ROOT_USER = Weakening(change=_root_user, walls=_USER)
@@ -157,6 +166,7 @@ ROOT_WITH_DEFAULT_CAPABILITIES = Weakening(
 MORE_GROUPS = Weakening(change=_more_groups, walls=("supplementary_gids",))
 NEW_PRIVILEGES = Weakening(change=_new_privileges, walls=("has_no_new_privileges",))
 NO_SECCOMP = Weakening(change=_no_seccomp, walls=_SECCOMP)
+EMPTY_PROFILE = Weakening(change=_empty_profile)
 THE_RULES_OF_32_BITS = Weakening(change=_32_bits)
 WRITABLE_ROOT = Weakening(change=_writable_root, walls=("is_root_read_only",))
 ROOT_IN_A_WRITABLE_ROOT = Weakening(
@@ -168,7 +178,7 @@ HOST_PROCESSES = Weakening(change=_host_processes)
 CORE_DUMPS = Weakening(change=_core_dumps, walls=("RLIMIT_CORE",))
 HOST_NAMES = Weakening(change=_host_names)
 TERMINAL = Weakening(change=_terminal)
-FOREIGN_INIT = Weakening(change=_foreign_init, walls=("open_calls",))
+FOREIGN_INIT = Weakening(change=_foreign_init, walls=_SECCOMP)
 NOTHING_ABOUT_MEMORY_PRESSURE = Weakening(change=_nothing_about_memory_pressure)
 ALL_RIGHTS = Weakening(
     change=_all_rights,

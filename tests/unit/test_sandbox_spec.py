@@ -218,7 +218,6 @@ def test_gvisor_promises_all_but_what_it_does_not_report() -> None:
 
     expected = replace(
         ours,
-        seccomp_mode=None,
         has_no_new_privileges=None,
         ceilings=theirs.ceilings,
         scratch_options=frozenset({"/tmp noexec", "/dev/shm noexec"}),

@@ -220,10 +220,3 @@ def test_unknown_machine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(OSError, match="riscv64"):
         this_machine()
-
-
-def test_both_machines_know_nearly_every_call() -> None:
-    """Only what the younger machine never had is left out there."""
-    missing = MACHINES["x86_64"].numbers.keys() - MACHINES["aarch64"].numbers.keys()
-
-    assert missing == {"inotify_init", "modify_ldt"}
