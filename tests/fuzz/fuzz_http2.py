@@ -12,7 +12,14 @@ import sys
 from support.fuzz_data import FuzzData
 
 from orchestrator.broker.connection_police import ConnectionPolice
-from orchestrator.broker.http2_frames import PREFACE, FrameKind
+from orchestrator.broker.http2_frames import (
+    DATA,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+)
 from orchestrator.broker.peer_rules import PeerRules
 from orchestrator.broker.token_bucket import Allowance
 from orchestrator.errors import ProtocolViolationError
@@ -77,17 +84,17 @@ def broken_rule(pieces: list[bytes]) -> str | None:
 
 def frame_of(fuzz: FuzzData) -> bytes:
     """Returns a frame; most are of a form that the next rule looks at."""
-    kind = fuzz.choice([*FrameKind, fuzz.integer(0, 255)])
+    kind = fuzz.choice([*range(10), fuzz.integer(0, 255)])
     flags = fuzz.choice((0, 0, 1, 4, 5, fuzz.integer(0, 255)))
     stream_id = fuzz.choice((0, 1, 1, 3, 5, 7, fuzz.integer(0, 40), 2**31))
     payload = fuzz.block(220)
-    if kind == FrameKind.DATA and fuzz.flag():
+    if kind == DATA and fuzz.flag():
         payload = b"\0" + len(payload).to_bytes(4) + payload
-    elif kind in {FrameKind.WINDOW_UPDATE, FrameKind.RST_STREAM} and fuzz.flag():
+    elif kind in {WINDOW_UPDATE, RST_STREAM} and fuzz.flag():
         payload = payload[:4].ljust(4, b"\1")
-    elif kind == FrameKind.PING and fuzz.flag():
+    elif kind == PING and fuzz.flag():
         payload = payload[:8].ljust(8)
-    elif kind == FrameKind.SETTINGS and fuzz.flag():
+    elif kind == SETTINGS and fuzz.flag():
         payload = b""
     length = len(payload) if fuzz.integer(0, 15) < 15 else fuzz.integer(0, 2**24 - 1)
     return length.to_bytes(3) + bytes([kind, flags]) + stream_id.to_bytes(4) + payload
