@@ -50,6 +50,12 @@ class Peer:
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
         await self._process.stdin.drain()
 
+    async def hang_up(self) -> None:
+        """Ends the client, and with it whatever still runs on its stream. Idempotent."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
 
 @asynccontextmanager
 async def open_peer(directory: Path, *, with_gate: bool) -> AsyncIterator[Peer]:
@@ -68,14 +74,13 @@ async def open_peer(directory: Path, *, with_gate: bool) -> AsyncIterator[Peer]:
             stdout=asyncio.subprocess.PIPE,
             limit=2**24,
         )
+        peer = Peer(process)
         try:
-            peer = Peer(process)
             peer.attachment = await endpoint.attached(timeout_s=PATIENCE_S)
             await peer.hear()
             yield peer
         finally:
-            process.kill()
-            await process.wait()
+            await peer.hang_up()
 
 
 async def time_contexts(peers: dict[str, Peer], *, size_bytes: int, repeats: int) -> dict[str, Any]:
@@ -103,8 +108,9 @@ async def time_queries(peers: dict[str, Peer], *, count: int, chars: int) -> dic
         for name, peer in peers.items():
             await peer.tell(do="ask", count=_BLOCK, chars=chars)
             took_s[name] += (await peer.hear())["took_s"]
-    for cell in cells:
-        cell.cancel()
+    for peer in peers.values():
+        await peer.hang_up()
+    await asyncio.gather(*cells, return_exceptions=True)
     return {
         name: {
             f"p{percent}_ms": round(statistics.quantiles(found, n=100)[percent - 1] * 1e3, 3)
@@ -134,8 +140,6 @@ async def main() -> None:
             "load_after": os.getloadavg()[0],
         }
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
-        sys.stdout.flush()
-        os._exit(0)  # the cells would each be waited for
 
 
 if __name__ == "__main__":
