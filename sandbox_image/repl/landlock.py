@@ -7,11 +7,11 @@ kernels before 5.19 do without it here.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox_image.repl.system_calls import make_system_call, this_machine
@@ -51,7 +51,6 @@ _SCOPES = 0b11  # abstract Unix sockets and signals, from version 6
 _TCP_VERSION = 4
 _SCOPE_VERSION = 6
 
-_READ = _READ_FILE
 #: Neither programs, nor devices, nor sockets: nothing of these is made in a sandbox.
 _WRITE = (
     _READ_FILE
@@ -68,6 +67,19 @@ _WRITE = (
 _WRITABLE = (Path("/tmp"), Path("/dev/shm"), Path("/dev/null"))  # noqa: S108 - the container's
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruleset:
+    """What is forbidden, and what of it is allowed all the same.
+
+    Attributes:
+        described: struct landlock_ruleset_attr, as long as the kernel's version has it.
+        allowed: Below each path, a set of file accesses.
+    """
+
+    described: bytes
+    allowed: tuple[tuple[Path, int], ...]
+
+
 def version() -> int:
     """Returns the kernel's version of Landlock (its ABI), 0 where there is none."""
     number = this_machine().numbers["landlock_create_ruleset"]
@@ -78,13 +90,7 @@ def version() -> int:
 def restrict_files(hidden: Path) -> int:
     """Forbids this thread, and all it starts, what of the file system no cell needs.
 
-    What stays: listing any directory; reading any file but those below `hidden`; writing to the
-    scratch directories. TCP, abstract sockets and signals to processes that are not below this one
-    go as well. Nothing happens where the kernel cannot do it.
-
-    Args:
-        hidden: The directory that is out of reach. One below a scratch directory is not hidden:
-            what a rule allows cannot be taken away further down.
+    See `rules_for_files`. Nothing happens where the kernel cannot do it.
 
     Returns:
         The version in force, 0 where there is none.
@@ -93,16 +99,10 @@ def restrict_files(hidden: Path) -> int:
         OSError: The kernel has Landlock and refused.
     """
     found = version()
-    if found < _LEAST_VERSION:
+    ruleset = rules_for_files(found, hidden)
+    if ruleset is None:
         return 0
-    handled = _FILE_ACCESS[min(found, max(_FILE_ACCESS))]
-    with _ruleset(found, handled) as ruleset:
-        _allow(ruleset, Path("/"), _READ_DIRECTORY)
-        for path in _all_but(hidden):
-            _allow(ruleset, path, _READ)
-        for path in _WRITABLE:
-            _allow(ruleset, path, _WRITE & handled)
-        _enforce(ruleset)
+    _enforce(ruleset)
     return found
 
 
@@ -111,18 +111,57 @@ def leave_signals_behind() -> None:
 
     Does nothing where the kernel cannot do it, or where it was done as often as it can be.
     """
-    found = version()
-    if found < _SCOPE_VERSION:
+    ruleset = rules_for_signals(version())
+    if ruleset is None:
         return
-    with _ruleset(found, _MOVE) as ruleset:
-        # Every ruleset forbids moves between directories unless it says otherwise (landlock(7)).
-        _allow(ruleset, Path("/"), _MOVE)
-        try:
-            _enforce(ruleset)
-        except OSError as error:
-            # Sixteen layers are the most that the kernel stacks (landlock(7)).
-            if error.errno != errno.E2BIG:
-                raise
+    try:
+        _enforce(ruleset)
+    except OSError as error:
+        # Sixteen layers are the most that the kernel stacks (landlock(7)).
+        if error.errno != errno.E2BIG:
+            raise
+
+
+def rules_for_files(found: int, hidden: Path) -> Ruleset | None:
+    """Returns what a kernel of version `found` is asked for; None where it cannot do it.
+
+    What stays: listing any directory; reading any file but those below `hidden`; writing to the
+    scratch directories. Starting programs, TCP, abstract sockets and signals to processes that are
+    not below this one go as well.
+
+    Args:
+        found: The kernel's version of Landlock.
+        hidden: The directory that is out of reach. One below a scratch directory is not hidden:
+            what a rule allows cannot be taken away further down.
+    """
+    if found < _LEAST_VERSION:
+        return None
+    handled = _FILE_ACCESS[min(found, max(_FILE_ACCESS))]
+    return Ruleset(
+        described=_described(found, handled),
+        allowed=(
+            (Path("/"), _READ_DIRECTORY),
+            *((path, _READ_FILE) for path in _all_but(hidden)),
+            *((path, _WRITE & handled) for path in _WRITABLE),
+        ),
+    )
+
+
+def rules_for_signals(found: int) -> Ruleset | None:
+    """Returns what parts a process from those before it; None where the kernel cannot do it."""
+    if found < _SCOPE_VERSION:
+        return None
+    # Every ruleset forbids moves between directories unless it says otherwise (landlock(7)).
+    return Ruleset(described=_described(found, _MOVE), allowed=((Path("/"), _MOVE),))
+
+
+def _described(found: int, handled: int) -> bytes:
+    fields = [handled]
+    if found >= _TCP_VERSION:
+        fields.append(_TCP)
+    if found >= _SCOPE_VERSION:
+        fields.append(_SCOPES)
+    return struct.pack(f"={len(fields)}Q", *fields)
 
 
 def _all_but(hidden: Path, below: Path = Path("/")) -> Iterator[Path]:
@@ -136,19 +175,14 @@ def _all_but(hidden: Path, below: Path = Path("/")) -> Iterator[Path]:
             yield path
 
 
-@contextlib.contextmanager
-def _ruleset(found: int, handled: int) -> Iterator[int]:
-    fields = [handled]
-    if found >= _TCP_VERSION:
-        fields.append(_TCP)
-    if found >= _SCOPE_VERSION:
-        fields.append(_SCOPES)
-    described = struct.pack(f"={len(fields)}Q", *fields)
-    ruleset = _call("landlock_create_ruleset", described, len(described), 0)
+def _enforce(ruleset: Ruleset) -> None:
+    descriptor = _call("landlock_create_ruleset", ruleset.described, len(ruleset.described), 0)
     try:
-        yield ruleset
+        for path, access in ruleset.allowed:
+            _allow(descriptor, path, access)
+        _call("landlock_restrict_self", descriptor, 0)
     finally:
-        os.close(ruleset)
+        os.close(descriptor)
 
 
 def _allow(ruleset: int, path: Path, access: int) -> None:
@@ -164,10 +198,6 @@ def _allow(ruleset: int, path: Path, access: int) -> None:
         _call("landlock_add_rule", ruleset, _RULE_PATH_BENEATH, rule, 0)
     finally:
         os.close(descriptor)
-
-
-def _enforce(ruleset: int) -> None:
-    _call("landlock_restrict_self", ruleset, 0)
 
 
 def _call(name: str, *arguments: int | bytes) -> int:
