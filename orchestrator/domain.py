@@ -339,6 +339,8 @@ class Walls:
         repl_open_calls: The same of the REPL process, after it gave up what it can do without.
         repl_seccomp_mode: As `seccomp_mode`, of the REPL process.
         is_repl_inspectable: Whether a process of the same user could read the REPL process.
+        is_host_kernel: Whether its kernel calls itself what the host's does: under gVisor a sandbox
+            has another, whatever program was registered under that name.
         landlock_abi: Version of Landlock's interface; 0 where the kernel has none. Never promised.
         ceilings: The most there may be of each thing, by name (`sandbox.proto`). A promise is kept
             by the same figure or a lower one.
@@ -358,6 +360,7 @@ class Walls:
     repl_open_calls: frozenset[str] | None
     repl_seccomp_mode: int | None
     is_repl_inspectable: bool | None
+    is_host_kernel: bool | None
     landlock_abi: int | None
     ceilings: dict[str, int]
     scratch_options: frozenset[str] | None

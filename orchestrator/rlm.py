@@ -71,7 +71,7 @@ class RLM:
             sub_model: Answers the cells' queries; likewise.
             profile: How the root model is spoken to; chosen by its name if None.
             policy: What of Python a cell may use: `guarded` or `open`.
-            runtime: `auto`, `gvisor`, or the engine's own name for a runtime.
+            runtime: `auto`, `runc`, `gvisor`, `required`, or the engine's own name for another.
             run_limits: What one run may spend.
             cell_limits: What one cell may use.
             sandbox_limits: What one sandbox may use.

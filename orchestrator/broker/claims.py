@@ -7,6 +7,7 @@ its bound, because a cell can cause an overlong one; anything else out of bounds
 
 from __future__ import annotations
 
+import platform
 import re
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -222,6 +223,8 @@ def _read_walls(walls: pb.Walls) -> Walls:
         repl_open_calls=_read_calls(walls.repl_open_calls) if has("repl_open_calls") else None,
         repl_seccomp_mode=walls.repl_seccomp_mode if has("repl_seccomp_mode") else None,
         is_repl_inspectable=walls.is_repl_inspectable if has("is_repl_inspectable") else None,
+        # The broker runs on the host: an engine elsewhere is refused before anything is started.
+        is_host_kernel=walls.kernel_release == platform.release() if walls.kernel_release else None,
         landlock_abi=walls.landlock_abi if has("landlock_abi") else None,
         ceilings={ceiling.name: ceiling.most for ceiling in walls.ceilings},
         scratch_options=frozenset(walls.scratch_options),

@@ -69,7 +69,7 @@ RuntimeOption = Annotated[
     typer.Option(
         "--runtime",
         metavar="NAME",
-        help="`auto`, `gvisor`, or the engine's name for a runtime. "
+        help="`auto`, `runc`, `gvisor`, `required`, or the engine's name for another. "
         f"{default_is(DEFAULTS.runtime)}",
     ),
 ]

@@ -22,6 +22,7 @@ from orchestrator.sandbox.exit_watch import EventStream, ExitWatch
 from orchestrator.sandbox.obituary import LOG_LINES
 from orchestrator.sandbox.readback import find_differences
 from orchestrator.sandbox.reaper import LabelledContainer
+from orchestrator.sandbox.runtimes import explain_vanished
 from orchestrator.sandbox.statement import read_engine
 
 #: Longest wait for one answer of the engine. Creating takes 0.05 s and starting 0.3 s on two busy
@@ -105,11 +106,20 @@ class Engine:
         """
         try:
             return self._start(config, name, watch)
-        except SandboxStartError:
+        except SandboxStartError as error:
             # By name: a request that was not answered in time may have been carried out.
             with suppress(SandboxError):
                 self.remove(name)
-            raise
+            why = self._explain(str(config["HostConfig"]["Runtime"]), error)
+            raise SandboxStartError(why) from error
+
+    def _explain(self, runtime: str, error: SandboxStartError) -> str:
+        """Returns why a sandbox was not started; the engine's own words name no remedy."""
+        # One that did not answer is not asked again: that would double the wait.
+        if isinstance(error.__cause__, docker.errors.APIError):
+            with suppress(SandboxStartError):
+                return explain_vanished(runtime, self.info()) or str(error)
+        return str(error)
 
     def _start(self, config: dict[str, Any], name: str, watch: ExitWatch) -> StartedContainer:
         api = self._client.api

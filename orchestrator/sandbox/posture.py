@@ -150,19 +150,26 @@ def _judge_gvisor(facts: PostureFacts) -> Finding:
             f"{facts.info.get('DefaultRuntime')}",
             advice=f"For a kernel of its own around each sandbox: {REGISTRATION_ADVICE}",
         )
-    found = f"{gvisor[0].name}, {facts.runsc_version or 'version unknown'}"
-    if not any(runtime.opens_host_sockets for runtime in gvisor):
+    best = min(gvisor, key=lambda runtime: (bool(runtime.obstacle), bool(runtime.objections)))
+    flags = f"shim {best.shim}" if best.shim else " ".join(best.arguments) or "no flags"
+    platform = "" if best.platform else ", its default platform"
+    found = f"{best.name}, release {facts.runsc_version or 'unknown'}, {flags}{platform}"
+    if best.obstacle:
         return Finding(
             name="gvisor",
             status=Status.WARNING,
-            found=f"{found}, host sockets closed: not used",
+            found=f"{found}: not used, because {best.obstacle}",
             advice=REGISTRATION_ADVICE,
         )
-    return Finding(
-        name="gvisor",
-        status=Status.OK,
-        found=f"{found}, host sockets open",
-    )
+    if best.objections:
+        return Finding(
+            name="gvisor",
+            status=Status.WARNING,
+            found=f"{found}: `required` does not take it, because {'; '.join(best.objections)}",
+            advice="Correct runtimeArgs in /etc/docker/daemon.json and reload the engine "
+            "(systemctl reload docker).",
+        )
+    return Finding(name="gvisor", status=Status.OK, found=f"{found}: `required` takes it")
 
 
 def _judge_cgroups(facts: PostureFacts) -> Finding:

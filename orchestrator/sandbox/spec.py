@@ -203,7 +203,9 @@ def promised_walls(spec: SandboxSpec) -> Walls:
     gVisor's own kernel stands in for some walls and does not report them: its /proc/self/status has
     no line for no-new-privileges, its mounts none for what it never allows, and its sandbox's
     control groups are the host's business. The filter of system calls is promised all the same:
-    where gVisor leaves the container's profile out, the worker puts it up (`_REFUSE_CALLS`).
+    where gVisor leaves the container's profile out, the worker puts it up (`_REFUSE_CALLS`). In
+    return it is a kernel of the sandbox's own, and has to show it: the name of a registered program
+    proves nothing.
 
     `supplementary_gids` does not count the process's own group, which engines from 20.10.18 on
     list among them (CVE-2022-36109).
@@ -224,6 +226,7 @@ def promised_walls(spec: SandboxSpec) -> Walls:
         repl_open_calls=frozenset(),
         repl_seccomp_mode=2,  # under gVisor too: this filter is its sentry's own business
         is_repl_inspectable=False,
+        is_host_kernel=False if is_gvisor else None,
         landlock_abi=None,
         ceilings=_promised_ceilings(spec),
         scratch_options=frozenset(

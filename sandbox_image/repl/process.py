@@ -28,7 +28,7 @@ from sandbox_image.repl.confinement import Confinement
 from sandbox_image.repl.loop import repl_main
 
 #: How long leftover processes are hunted before everything but the worker is killed.
-_SWEEP_S = 2.0
+_SWEEP_S = 5.0
 _READ_BYTES = 64 * 1024
 #: How long the REPL process may take to give up what it does; it takes some milliseconds.
 _CONFINING_S = 20.0
@@ -356,10 +356,14 @@ def _hold_all_others() -> bool:
 
 def _is_alive(pid: int) -> bool:
     """Says whether a process runs; one that has ended and waits to be reaped does not."""
+    # Not by psutil, which opens four files for it: this is asked about each of 60 processes while
+    # the cell's time is up, under gVisor in 10 ms a file.
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - half the time of pathlib
+            state = file.read().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
         return False
+    return state not in {b"Z", b"X"}
 
 
 def _be_first_to_die() -> None:

@@ -5,6 +5,7 @@ import gc
 import json
 import logging
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 from support.engine_proxy import EngineProxy, open_proxy
+from support.runtimes import under_test
 
 from orchestrator.domain import SandboxId, SandboxLimits, Walls
 from orchestrator.errors import SandboxLostError, SandboxStartError, SettingsError
@@ -73,10 +75,10 @@ from orchestrator.sandbox.docker_client import connect
 from orchestrator.sandbox.engine_calls import Engine
 from orchestrator.sandbox.lease import hold_lease
 
-async def main(endpoint, image_id, runtime_directory, *command):
+async def main(endpoint, image_id, runtime_directory, runtime, *command):
     with hold_lease(Path(runtime_directory)) as lease:
         async with open_docker_backend(
-            endpoint=endpoint, image_id=image_id, limits=SandboxLimits(), runtime="auto",
+            endpoint=endpoint, image_id=image_id, limits=SandboxLimits(), runtime=runtime,
             lease=lease,
         ) as backend:
             sockets = lease.socket_root / "a"
@@ -162,7 +164,7 @@ class Bench:
                     endpoint=endpoint,
                     image_id=self._image_id,
                     limits=limits,
-                    runtime="auto",
+                    runtime=under_test().setting,
                     lease=self._lease,
                 )
             )
@@ -209,7 +211,7 @@ async def test_walls_are_found_as_promised(bench: Bench, client: DockerClient) -
         container = await bench.start(backend)
         await container.wait_for_exit()
         found = printed(client, container)
-        del found["kernel_release"]
+        found["is_host_kernel"] = found.pop("kernel_release") == platform.release()
         found |= {name: frozenset(item) for name, item in found.items() if isinstance(item, list)}
 
         assert backend.promised_walls.differences(Walls(**found)) == ()
@@ -378,7 +380,7 @@ async def test_missing_image_says_what_to_do(
         endpoint=engine_info.endpoint,
         image_id=f"sha256:{'0' * 64}",
         limits=LIMITS,
-        runtime="auto",
+        runtime=under_test().setting,
         lease=lease,
     ) as backend:
         with pytest.raises(SandboxStartError, match="rlm image build"):
@@ -483,7 +485,13 @@ async def test_sweep_removes_what_a_killed_orchestrator_left(
 ) -> None:
     """A living orchestrator's container is left alone; kill -9, and the next sweep takes it."""
     runtime_directory = lease.runtime_directory
-    arguments = [engine_info.endpoint, image_id, str(runtime_directory.path), *PYTHON]
+    arguments = [
+        engine_info.endpoint,
+        image_id,
+        str(runtime_directory.path),
+        under_test().setting,
+        *PYTHON,
+    ]
     with subprocess.Popen(  # noqa: ASYNC220 - this interpreter, a literal program
         [sys.executable, "-c", ORCHESTRATOR, *arguments, WAIT_FOR_EVER],
         stdout=subprocess.PIPE,

@@ -5,14 +5,16 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 from support.broker_host import EchoQueries
 from support.docker_sandboxes import open_provider
+from support.runtimes import RuntimeUnderTest, under_test
 from support.second_stage import NO_SECOND_STAGE
 
 from orchestrator.ports import Sandbox, SandboxProvider
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def provider() -> AsyncIterator[SandboxProvider]:
+async def provider(runtime: RuntimeUnderTest) -> AsyncIterator[SandboxProvider]:
     """The product's own way to a sandbox, with every wall up."""
+    assert runtime == under_test()
     async with open_provider() as opened:
         yield opened
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from support.broker_host import EchoQueries, short_directory
 from support.probes import probe
+from support.runtimes import under_test
 
 from orchestrator.app.brokers import open_brokers
 from orchestrator.app.host import set_up
@@ -172,7 +173,7 @@ async def open_provider(
     with short_directory() as directory:
         settings = Settings(
             policy=policy,
-            runtime="runc",
+            runtime=under_test().setting,
             docker_host=engine.endpoint,
             runtime_directory=directory / "r",
             sandbox=sandbox,

@@ -7,6 +7,7 @@ what of a failure is theirs and not the container's.
 from __future__ import annotations
 
 import asyncio
+import platform
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -82,7 +83,7 @@ class ProcessBackend:
     def promised_walls(self) -> Walls:
         """What a worker finds around itself: that of this process, which is nothing."""
         found: dict[str, Any] = asdict(find_walls())
-        del found["kernel_release"]
+        found["is_host_kernel"] = found.pop("kernel_release") == platform.release()
         for name, value in found.items():
             if isinstance(value, tuple):
                 found[name] = frozenset(value)

@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 from pydantic import SecretStr
 from support.model_server import ROOT_MODEL, SUB_MODEL, ModelServer
+from support.runtimes import under_test
 
 from orchestrator import RLM, Settings
 from orchestrator.cli.main import command_line
@@ -172,6 +173,7 @@ class RealHost:
             model=ROOT_MODEL,
             sub_model=SUB_MODEL,
             docker_host=self.engine.info.endpoint,
+            runtime=under_test().setting,
             runtime_directory=self.runtime_directory.path,
             provider=ProviderSettings(
                 base_url=server.base_url, api_key=SecretStr(KEY), max_retries=0
@@ -188,6 +190,7 @@ class RealHost:
             "PATH": os.defpath,
             "HOME": str(self._home),
             "DOCKER_HOST": self.engine.info.endpoint,
+            "RLM_RUNTIME": under_test().setting,
             "RLM_RUNTIME_DIRECTORY": str(self.runtime_directory.path),
             "OPENAI_API_KEY": KEY,
             "RLM_PROVIDER__MAX_RETRIES": "0",

@@ -17,6 +17,7 @@ from support.broker_host import EchoQueries
 from support.docker_sandboxes import LIMITS, open_provider
 from support.fake_sandbox import CellRun, FakeCell, FakeProvider, FakeSandbox
 from support.process_sandbox import open_process_provider
+from support.runtimes import GVISOR, tested_under
 
 from orchestrator.controls import BrokerIsolation
 from orchestrator.domain import (
@@ -126,6 +127,15 @@ async def open_docker(
 
 
 @asynccontextmanager
+async def open_gvisor(
+    *cells: Cell, limits: SandboxLimits = LIMITS
+) -> AsyncIterator[SandboxProvider]:
+    with tested_under(GVISOR):
+        async with open_docker(*cells, limits=limits) as provider:
+            yield provider
+
+
+@asynccontextmanager
 async def open_process(
     *_cells: Cell,
     limits: SandboxLimits = LIMITS,
@@ -153,6 +163,11 @@ _GIVEN = "a result like this is handed to it, finished, by the test that wants i
 IMPLEMENTATIONS = (
     pytest.param(
         Implementation(name="docker", open=open_docker), marks=pytest.mark.docker, id="docker"
+    ),
+    pytest.param(
+        Implementation(name="gvisor", open=open_gvisor),
+        marks=[pytest.mark.docker, pytest.mark.gvisor],
+        id="gvisor",
     ),
     pytest.param(Implementation(name="process", open=open_process), id="process"),
     pytest.param(

@@ -31,6 +31,7 @@ WALLS = Walls(
     repl_open_calls=frozenset(),
     repl_seccomp_mode=2,
     is_repl_inspectable=False,
+    is_host_kernel=False,
     landlock_abi=7,
     ceilings={"RLIMIT_CORE": 0, "memory.max": 2**30},
     scratch_options=frozenset({"/tmp noexec"}),

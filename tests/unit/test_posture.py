@@ -33,6 +33,7 @@ ENGINE = EngineInfo(
     is_rootless=True,
 )
 GVISOR = {"path": "/opt/runsc", "runtimeArgs": ["--host-uds=open"]}
+DEBUGGED = {"path": "/opt/runsc", "runtimeArgs": ["--host-uds=open", "--debug"]}
 INFO: dict[str, Any] = {
     "CgroupVersion": "2",
     "MemoryLimit": True,
@@ -162,6 +163,8 @@ def test_names_are_unique() -> None:
             Status.WARNING,
             "--host-uds=open",
         ),
+        ("gvisor", with_info(Runtimes={"runsc": DEBUGGED}), Status.WARNING, "--debug writes"),
+        ("gvisor", GOOD, Status.OK, "`required` takes it"),
         (
             "storage",
             replace(GOOD, engine=replace(ENGINE, storage_driver="vfs")),

@@ -219,6 +219,7 @@ def test_gvisor_promises_all_but_what_it_does_not_report() -> None:
     expected = replace(
         ours,
         has_no_new_privileges=None,
+        is_host_kernel=False,
         ceilings=theirs.ceilings,
         scratch_options=frozenset({"/tmp noexec", "/dev/shm noexec"}),
     )
