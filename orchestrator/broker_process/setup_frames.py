@@ -101,7 +101,7 @@ def read_set_up(fields: Fields) -> SetUp:
     """
     return SetUp(
         sandbox_id=SandboxId(fields.text("sandbox_id", max_chars=_MAX_NAME_CHARS)),
-        promised_walls=read_walls(fields.fields("promised_walls")),
+        promised_walls=read_walls(fields.fields("promised_walls"), is_promise=True),
         cell_limits=_read_limits(CellLimits, fields.fields("cell")),
         run_limits=_read_limits(RunLimits, fields.fields("run")),
         sandbox_limits=_read_limits(SandboxLimits, fields.fields("sandbox")),
@@ -119,15 +119,20 @@ def wall_fields(walls: Walls) -> dict[str, Json]:
     }
 
 
-def read_walls(fields: Fields) -> Walls:
+def read_walls(fields: Fields, *, is_promise: bool = False) -> Walls:
     """Returns what `wall_fields` was given.
+
+    Args:
+        fields: As they came.
+        is_promise: Whether any wall may be missing: nothing is promised of it then.
 
     Raises:
         FrameError: They are not its fields.
     """
     # Any: mypy cannot see that each wall is read as what `Walls` says it is.
     walls: dict[str, Any] = {
-        name: _read_wall(fields, name, kind) for name, kind in _WALL_TYPES.items()
+        name: None if is_promise and fields.is_null(name) else _read_wall(fields, name, kind)
+        for name, kind in _WALL_TYPES.items()
     }
     return Walls(**walls)
 

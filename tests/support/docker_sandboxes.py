@@ -22,7 +22,7 @@ from support.runtimes import under_test
 from orchestrator.app.brokers import open_brokers
 from orchestrator.app.host import set_up
 from orchestrator.app.parts import open_docker_sandboxes
-from orchestrator.controls import ContainerStatement
+from orchestrator.controls import BrokerIsolation, ContainerStatement
 from orchestrator.domain import (
     CellLimits,
     LanguagePolicy,
@@ -164,6 +164,7 @@ async def open_provider(
     run: RunLimits | None = None,
     policy: LanguagePolicy = LanguagePolicy.OPEN,
     weakening: Weakening | None = None,
+    broker: BrokerIsolation = BrokerIsolation.OWN_PROCESS,
 ) -> AsyncIterator[SandboxProvider]:
     """Yields a provider in a runtime directory of its own, which is empty again afterwards.
 
@@ -179,6 +180,7 @@ async def open_provider(
             sandbox=sandbox,
             cell=cell,
             run=run or RunLimits(),
+            broker=broker,
         )
         if weakening is None:
             async with open_docker_sandboxes(settings) as provider:
@@ -194,20 +196,25 @@ async def open_sandbox(
     *,
     limits: SandboxLimits = LIMITS,
     weakening: Weakening | None = None,
+    broker: BrokerIsolation = BrokerIsolation.OWN_PROCESS,
 ) -> AsyncIterator[Sandbox]:
     """Yields one sandbox, whose queries are answered with an echo."""
     async with (
-        open_provider(sandbox=limits, weakening=weakening) as provider,
+        open_provider(sandbox=limits, weakening=weakening, broker=broker) as provider,
         provider.open(EchoQueries()) as sandbox,
     ):
         yield sandbox
 
 
 async def told_in_another(
-    source: str, *, limits: SandboxLimits = LIMITS, weakening: Weakening | None = None
+    source: str,
+    *,
+    limits: SandboxLimits = LIMITS,
+    weakening: Weakening | None = None,
+    broker: BrokerIsolation = BrokerIsolation.OWN_PROCESS,
 ) -> Any:  # noqa: ANN401 - JSON
     """Returns what a probe tells in a sandbox of its own: a control's, with one wall down."""
-    async with open_sandbox(limits=limits, weakening=weakening) as sandbox:
+    async with open_sandbox(limits=limits, weakening=weakening, broker=broker) as sandbox:
         return await probe(sandbox, source)
 
 

@@ -42,6 +42,15 @@ def test_every_wall_crosses(walls: Walls) -> None:
     assert read_walls(crossed(wall_fields(walls))) == walls
 
 
+def test_wall_that_is_not_promised_crosses() -> None:
+    """Of any wall nothing may be promised; found it must be, where a kernel can tell."""
+    told = crossed(wall_fields(WALLS) | {"supplementary_gids": None})
+
+    assert not read_walls(told, is_promise=True).differences(WALLS)
+    with pytest.raises(FrameError, match="supplementary_gids is a list"):
+        read_walls(told)
+
+
 def test_set_up_crosses() -> None:
     """A broker's process enforces the limits that the orchestrator was configured with."""
     set_up = SetUp(
