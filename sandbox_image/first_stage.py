@@ -87,8 +87,8 @@ GROUPS: Final[Mapping[str, RefusedGroup]] = {
     ),
     "process-handles": _refused(
         "pidfd_open pidfd_send_signal rt_sigqueueinfo rt_tgsigqueueinfo",
-        "pidfd_open",
-        (_NO_DESCRIPTOR, 0),
+        "rt_sigqueueinfo",
+        (_NOBODY, 0, _NO_POINTER),
     ),
     "hidden-programs": _refused(
         "execveat memfd_create memfd_secret", "memfd_create", (_NO_POINTER, _NO_FLAG)

@@ -12,6 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from support.seccomp_profiles import lift_groups
+
+from orchestrator.sandbox.seccomp_floor import FLOOR
+
 Config = dict[str, Any]
 Change = Callable[[Config], None]
 
@@ -126,6 +130,11 @@ def _security_option(prefix: str, replacement: str | None = None) -> Change:
     return change
 
 
+def _lifted(group: str) -> Change:
+    """Returns a change that allows what one group of the seccomp profile refuses."""
+    return _security_option("seccomp=", f"seccomp={lift_groups(group)}")
+
+
 def _writable_bind(config: Config) -> None:
     host = config["HostConfig"]
     host["Binds"] = [bind.removesuffix(":ro") for bind in host["Binds"]]
@@ -137,6 +146,7 @@ def _mutant(name: str, change: Change, *killers: str) -> Mutant:
 
 _USER = "test_user_and_privileges.py::test_the_user_is_nobody_of_the_host"
 _CAPABILITIES = "test_user_and_privileges.py::test_there_are_no_capabilities"
+_GROUPS = "test_system_calls.py::test_a_cell_meets_no_open_group_either"
 _SYSTEM_CALLS = "test_user_and_privileges.py::test_system_calls_are_filtered"
 _PRESSURE = "test_namespaces.py::test_memory_pressure_ends_sandboxes_before_the_host"
 _NAMESPACES = "test_namespaces.py::test_every_namespace_is_the_sandboxs_own"
@@ -170,6 +180,10 @@ MUTANTS: Final = (
         "HostConfig.SecurityOpt with seccomp unconfined",
         _security_option("seccomp=", "seccomp=unconfined"),
         _SYSTEM_CALLS,
+    ),
+    *(
+        _mutant(f"HostConfig.SecurityOpt with {group} lifted", _lifted(group), _GROUPS)
+        for group in FLOOR
     ),
     _mutant(
         "HostConfig.ReadonlyRootfs=false",
