@@ -85,7 +85,8 @@ def test_refusals_control() -> None:
     """Before it gave them up the process is given each."""
     assert (
         told(
-            "print(json.dumps([attempt(socket.socket), attempt(subprocess.run, [sys.executable, '-c', '0']),"
+            "print(json.dumps([attempt(socket.socket),"
+            " attempt(subprocess.run, [sys.executable, '-c', '0']),"
             " attempt(fcntl.flock, os.open('/tmp', 0), fcntl.LOCK_SH),"
             " attempt(os.kill, os.getppid(), 0), attempt(os.setpriority, 2, 0, 0)]), flush=True)"
         )
