@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from support.seccomp_profiles import lift_groups
+from support.seccomp_profiles import lift_groups, with_32_bits
 
 from orchestrator.sandbox.seccomp_floor import FLOOR
 
@@ -180,6 +180,16 @@ MUTANTS: Final = (
         "HostConfig.SecurityOpt with seccomp unconfined",
         _security_option("seccomp=", "seccomp=unconfined"),
         _SYSTEM_CALLS,
+    ),
+    _mutant(
+        "HostConfig.SecurityOpt with the engine's own seccomp profile",
+        _security_option("seccomp="),
+        _GROUPS,
+    ),
+    _mutant(
+        "HostConfig.SecurityOpt with the system calls of 32 bits",
+        _security_option("seccomp=", f"seccomp={with_32_bits()}"),
+        "test_system_calls.py",
     ),
     *(
         _mutant(f"HostConfig.SecurityOpt with {group} lifted", _lifted(group), _GROUPS)
