@@ -45,8 +45,9 @@ _LEAST_DATA_BYTES = 64 * 2**20
 _THREAD_STACK_BYTES = 2 * 2**20
 #: Signals without a choice, and the two that Python ignores from its start: to write where nobody
 #: reads, or too much, is an error of the call and not the end of the program. The last stays
-#: ignored as in the worker: the kernel sends it to a group that nobody controls when one of its members has
-#: been stopped and another ends (setpgid(2)), which is what the worker does to leftover processes.
+#: ignored as in the worker: the kernel sends it to a group that nobody controls when one of its
+#: members has been stopped and another ends (setpgid(2)), which is what the worker does to leftover
+#: processes.
 _NOT_CHANGED = frozenset(
     {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP}
 )
