@@ -26,6 +26,7 @@ class EngineProxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self.replacement: tuple[bytes, bytes] | None = None
+        self._pretences: list[tuple[bytes, bytes]] = []
         self._fateful: bytes | None = None
         self._is_held = asyncio.Event()
 
@@ -38,6 +39,14 @@ class EngineProxy:
         """Has the engine read `instead` where it was told `asked`; both are of one length."""
         assert len(asked) == len(instead)
         self.replacement = (asked, instead)
+
+    def pretend(self, found: bytes, instead: bytes) -> None:
+        """Has the product read `instead` where the engine says `found`; both are of one length.
+
+        What was pretended before goes on.
+        """
+        assert len(found) == len(instead)
+        self._pretences.append((found, instead))
 
     def hold_up(self) -> None:
         """Stops passing anything on, without closing: an engine that hangs."""
@@ -103,6 +112,8 @@ class EngineProxy:
                 await self._flows.wait()
                 if is_request and self.replacement is not None:
                     data = data.replace(*self.replacement)
+                for pretence in () if is_request else self._pretences:
+                    data = data.replace(*pretence)
                 writer.write(data)
                 await writer.drain()
             if writer.can_write_eof():
