@@ -117,7 +117,10 @@ class Nursery:
                 env={},
                 cwd="/",
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,
+                # A group, for Ctrl-C to end the orchestrator alone; no session: the scheduler
+                # shares the machine out by sessions (CONFIG_SCHED_AUTOGROUP), and under load a
+                # query took 8.7 ms across two of them, 3.3 ms within one.
+                process_group=0,
             )
         except OSError as error:
             ours.close()
