@@ -178,6 +178,9 @@ class StreamAttachment:
         offset_bytes = 0
         try:
             async for data in pieces:
+                if self._is_closing:  # a goodbye is on its way, and nothing follows it
+                    await self.wait_for_end()
+                    self._require_open()
                 sequence = self._said.context_chunk(
                     name=name,
                     offset_bytes=offset_bytes,
