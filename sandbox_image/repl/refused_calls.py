@@ -199,7 +199,12 @@ def _other_processes(worker_pid: int) -> Iterator[RefusedCall]:
 
 
 def _locks() -> Iterator[RefusedCall]:
-    """Sandboxes of one image share its files, and one sees whether another has locked them."""
+    """Notes that one sandbox could leave for another.
+
+    /proc/locks lists the locks of open files to every container of a host, with the range that
+    their owner chose. Where containers share an image's inodes (kernels before 4.19, some storage
+    drivers) each also meets the other's locks.
+    """
     yield _always("flock", _NO_DESCRIPTOR, 0)
     for detail, command in _LOCK_COMMANDS.items():
         yield _fcntl(detail, command)
