@@ -15,14 +15,12 @@ import pytest
 import pytest_asyncio
 from support.broker_host import EchoQueries, until
 from support.docker_sandboxes import Weakening, open_provider
-from support.hostile_peer import SOURCE, hello_message
+from support.hostile_peer import SOURCE, claimed_hello, hello_message
 from support.probes import goes_on, probe
-from support.scripted_worker import hello
 
 from orchestrator.domain import QueryAnswer, QueryRequest
 from orchestrator.errors import ProtocolViolationError, SandboxLostError
 from orchestrator.ports import Sandbox, SandboxProvider
-from orchestrator.sandbox.spec import SANDBOX_UID
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
 
@@ -74,13 +72,15 @@ class Metronome:
         return ["stop" if self.is_over else "go on"] * len(request.prompts)
 
 
-def attacker(attack: str, *, token: str = "/run/rlm/token", share: float = 1.0) -> list[str]:  # noqa: S107 # where it is
-    """Returns what to run in a container instead of a worker."""
-    said = hello()
-    said.walls.uid = said.walls.gid = SANDBOX_UID
+def attacker(attack: str, sandbox: Sandbox, *, share: float = 1.0) -> list[str]:
+    """Returns what to run in a container in the worker's place.
+
+    It claims to have found what the worker of `sandbox`, an honest one of the same kind, did find.
+    """
+    said = hello_message(claimed_hello(sandbox.controls.walls)).hex()
     return [
-        *("/usr/bin/python3.13", "-I", "-c", SOURCE, "/run/rlm/broker.sock", token),
-        *(hello_message(said).hex(), attack, str(share), _PATIENCE_S),
+        *("/usr/bin/python3.13", "-I", "-c", SOURCE, "/run/rlm/broker.sock", "/run/rlm/token"),
+        *(said, attack, str(share), _PATIENCE_S),
     ]
 
 
@@ -127,14 +127,15 @@ async def test_attack_costs_its_sandbox_and_nobody_else(
     bytes_before, descriptors_before = held_by_this_side()
 
     def run_the_attacker(config: dict[str, Any]) -> None:
-        config |= {"Entrypoint": attacker(attack), "Cmd": []}
+        config |= {"Entrypoint": attacker(attack, sandbox), "Cmd": []}
 
-    error = await attack_once(Weakening(change=run_the_attacker))
-    metronome.is_over = True
-    count, longest_s = await asking
+    try:
+        error = await attack_once(Weakening(change=run_the_attacker))
+    finally:
+        metronome.is_over = True
+        count, longest_s = await asking
 
     assert isinstance(error, ProtocolViolationError), error
-    assert error.rule
     with pytest.raises(ProtocolViolationError, match=ATTACKS[attack]):
         raise error
     assert count > 10
@@ -144,7 +145,9 @@ async def test_attack_costs_its_sandbox_and_nobody_else(
 
 
 @pytest.mark.parametrize("attack", CONTROLS)
-async def test_attack_past_the_gate_control(attack: str) -> None:
+async def test_attack_past_the_gate_control(
+    neighbour: tuple[Sandbox, Metronome], attack: str
+) -> None:
     """The same container goes on and on at the server itself, once the gate is no longer between.
 
     The attacker's own words, the last that the container logged, say that nobody closed on it.
@@ -156,9 +159,9 @@ async def test_attack_past_the_gate_control(attack: str) -> None:
         [server_socket] = shown.parent.glob("*/s")
         server_socket.chmod(0o666)
         server_socket.parent.chmod(0o755)
-        token = (shown / "token").read_text()
-        command = attacker(attack, token=token, share=0.05)
+        command = attacker(attack, neighbour[0], share=0.05)
         command[command.index("/run/rlm/broker.sock")] = "/run/rlm/s"
+        command[command.index("/run/rlm/token")] = (shown / "token").read_text()
         config |= {"Entrypoint": command, "Cmd": []}
         config["HostConfig"]["Binds"] = [f"{server_socket.parent}:/run/rlm:ro"]
 

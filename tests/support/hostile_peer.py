@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import platform
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,7 +27,14 @@ from orchestrator.broker.listener import UnixEndpoint
 from orchestrator.broker.open_queries import OpenQueries
 from orchestrator.broker.peer_rules import PeerRules, peer_rules
 from orchestrator.broker.wire import limits_of
-from orchestrator.domain import CellLimits, LanguagePolicy, RunLimits, SandboxId, SandboxLimits
+from orchestrator.domain import (
+    CellLimits,
+    LanguagePolicy,
+    RunLimits,
+    SandboxId,
+    SandboxLimits,
+    Walls,
+)
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 
 #: The attacker's source, as a sandbox is handed it.
@@ -37,6 +45,34 @@ RULES = peer_rules(cell=CellLimits(), run=RunLimits())
 def hello_message(said: pb.WorkerHello | None = None) -> bytes:
     """Returns an honest worker's first message."""
     return pb.WorkerMessage(sequence=1, hello=said or hello()).SerializeToString()
+
+
+def claimed_hello(walls: Walls) -> pb.WorkerHello:
+    """Returns the hello of whoever claims to have found these walls."""
+    claimed = pb.Walls(
+        network_interfaces=sorted(walls.network_interfaces),
+        supplementary_gids=sorted(walls.supplementary_gids),
+        kernel_release=platform.release() if walls.is_host_kernel else "claimed",
+        open_calls=pb.CallNames(names=sorted(walls.open_calls or ())),
+        repl_open_calls=pb.CallNames(names=sorted(walls.repl_open_calls or ())),
+        ceilings=[pb.Ceiling(name=name, most=most) for name, most in walls.ceilings.items()],
+        scratch_options=sorted(walls.scratch_options or ()),
+    )
+    for name in (
+        "seccomp_mode",
+        "has_no_new_privileges",
+        "effective_capabilities",
+        "bounding_capabilities",
+        "uid",
+        "gid",
+        "is_root_read_only",
+        "repl_seccomp_mode",
+        "is_repl_inspectable",
+        "landlock_abi",
+    ):
+        if (found := getattr(walls, name)) is not None:
+            setattr(claimed, name, found)
+    return pb.WorkerHello(min_version=1, max_version=1, image_release="claimed", walls=claimed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
