@@ -27,7 +27,17 @@ from support.mutants import MUTANTS, Config, Mutant
 from orchestrator.sandbox.spec import container_config
 
 _SECURITY = Path(__file__).parents[1] / "security"
-_OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "-rfE", "-m", "not gvisor")
+_OPTIONS = (
+    "-x",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "--no-header",
+    "--tb=line",
+    "-rfE",
+    "-m",
+    "not gvisor",
+)
 _AT_ONCE = 2
 _USED_BY_THE_PRODUCT = "orchestrator.sandbox.docker_backend.container_config"
 _TAIL_CHARS = 2_000
