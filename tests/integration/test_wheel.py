@@ -16,6 +16,7 @@ import pytest
 from support.real_host import RealHost
 
 from orchestrator.sandbox.image_inputs import collect
+from orchestrator.sandbox.seccomp import read_profile
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -24,6 +25,10 @@ READ_INPUTS = """
 import orchestrator.sandbox.image_inputs as inputs
 print(inputs.__file__)
 print(inputs.read_inputs().digest())
+"""
+READ_PROFILE = """
+from orchestrator.sandbox.seccomp import read_profile
+print(read_profile().sha256)
 """
 IMPORT_FIRST = """
 import sys
@@ -105,7 +110,7 @@ def test_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
     assert sources <= names
     build_files = {name for name in names if name.startswith("orchestrator/sandbox/image_files/")}
     assert {Path(name).name for name in build_files} >= {
-        *("build_rootfs.py", "requirements.lock", "sandbox.Dockerfile"),
+        *("build_rootfs.py", "requirements.lock", "sandbox.Dockerfile", "seccomp.json"),
     }
     assert not any("__pycache__" in name or "test" in name.lower() for name in names)
     assert f"{info}/licenses/LICENSE" in names
@@ -152,6 +157,13 @@ def test_image_is_made_from_the_same_files(installation: Path, tmp_path: Path) -
 
     assert str(REPOSITORY) not in path
     assert digest == source_tree.digest()
+
+
+def test_wheel_brings_the_seccomp_profile(installation: Path, tmp_path: Path) -> None:
+    """An installation filters system calls as its source does: the profile came along as it was."""
+    [digest] = in_installation(installation, READ_PROFILE, tmp_path)
+
+    assert digest == read_profile().sha256
 
 
 def test_import_waits_for_nothing(installation: Path, tmp_path: Path) -> None:
