@@ -10,9 +10,10 @@ from typing import TypeAlias
 
 from orchestrator.models.local.serve import serve
 from orchestrator.models.local.weights import fetch, verified
-from orchestrator.sandbox.engine_host import EngineInfo, find_engine
+from orchestrator.sandbox.engine_host import EngineInfo, find_engine, read_host
 from orchestrator.sandbox.engine_setup import ensure_engine
 from orchestrator.sandbox.finding import Finding
+from orchestrator.sandbox.gvisor_setup import ensure_gvisor
 from orchestrator.sandbox.image import ImageRecord, PackageChoice, list_images
 from orchestrator.sandbox.image_build import build_image
 from orchestrator.sandbox.image_making import BuildOptions, BuildWay
@@ -20,6 +21,7 @@ from orchestrator.sandbox.image_prune import Verdict, prune_images
 from orchestrator.sandbox.image_verify import Verification, read_bill_of_materials, verify_image
 from orchestrator.sandbox.posture import judge
 from orchestrator.sandbox.posture_facts import collect_facts
+from orchestrator.sandbox.runtimes import RegisteredRuntime
 from orchestrator.settings import Settings
 
 #: Called with one sentence before each step that takes long or changes the host.
@@ -47,6 +49,14 @@ def set_up(settings: Settings, report: Report) -> tuple[EngineInfo, ImageRecord]
         report, docker_host=settings.docker_host, runtime_dir=_runtime_dir(settings)
     )
     return engine, _build(settings, report, engine=engine)
+
+
+def set_up_gvisor(
+    settings: Settings, report: Report, *, engine: EngineInfo, image: ImageRecord
+) -> RegisteredRuntime:
+    """Sees to it that this host's engine has gVisor; see `ensure_gvisor`."""
+    host = read_host(runtime_dir=_runtime_dir(settings))
+    return ensure_gvisor(report, engine=engine, host=host, image_id=image.image_id)
 
 
 def build_host_image(

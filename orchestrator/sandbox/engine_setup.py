@@ -5,10 +5,13 @@ would install a root service that nobody asked for: so every step is reported be
 and a host where this is not ours to do gets the commands instead.
 """
 
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +31,8 @@ Report = Callable[[str], None]
 
 _ENDPOINT = "unix:///var/run/docker.sock"
 _LOG = Path("/var/log/rlm-sandbox-dockerd.log")
+_PID_FILE = Path("/var/run/docker.pid")  # dockerd's own
+_PROGRAM = "dockerd"
 _SYSTEMD_RUNS = Path("/run/systemd/system")  # sd_booted(3): this folder is how one asks
 _PACKAGES = ("docker.io", "iptables")  # iptables is only a recommendation, yet dockerd needs it
 _START_DEADLINE_S = 60.0  # 2 s here; a loaded host with many images to read takes longer
@@ -92,15 +97,49 @@ def ensure_engine(
     dials = [dial(endpoint) for endpoint in list_endpoints(host, docker_host=None)]
     if any(attempt.outcome is DialOutcome.OPENED for attempt in dials):
         return search(host, docker_host=None)
-    installed = Installed(
-        dockerd=shutil.which("dockerd"), is_systemd_running=_SYSTEMD_RUNS.is_dir()
-    )
+    installed = Installed(dockerd=shutil.which("dockerd"), is_systemd_running=is_systemd_running())
     steps = plan(host, installed, dials)
     if steps is None:
         raise SandboxStartError(explain_absence(dials, host=host))
     for step in steps:
         _take(step, report)
     return search(host, docker_host=_ENDPOINT)
+
+
+def is_systemd_running() -> bool:
+    """Whether this host's services are systemd's."""
+    return _SYSTEMD_RUNS.is_dir()
+
+
+def reload_engine(report: Report) -> None:
+    """Has the system's engine read its configuration anew; nothing that runs on it is stopped.
+
+    Args:
+        report: Called with one sentence before it is told to.
+
+    Raises:
+        SandboxStartError: Nobody is there to be told.
+    """
+    if is_systemd_running():
+        # An engine may have been started beside systemd all the same.
+        with suppress(SandboxStartError):
+            report("Having the engine read its configuration: systemctl reload docker")
+            run_tool(("systemctl", "reload", "docker"))
+            return
+    process_id = _find_engine_process()
+    report(f"Having the engine read its configuration: kill -HUP {process_id}")
+    os.kill(process_id, signal.SIGHUP)
+
+
+def _find_engine_process() -> int:
+    """Returns the engine's process id, once sure that it is the engine's."""
+    with suppress(OSError, ValueError):
+        process_id = int(_PID_FILE.read_text("ascii"))
+        if Path(f"/proc/{process_id}/comm").read_text("utf-8").strip() == _PROGRAM:
+            return process_id
+    raise SandboxStartError(
+        f"{_PID_FILE} does not name the engine's process; reload the engine by hand, and try again."
+    )
 
 
 def _take(step: Step, report: Report) -> None:
