@@ -17,9 +17,10 @@ MAX_VERSION = 1
 OUTPUT_PIECE_BYTES = 64 * 1024
 #: Largest message, as the contract has it.
 MAX_MESSAGE_BYTES = 4 * 2**20
-#: Prompts of one request: the rest is for what the other fields and the framing take.
-_REQUEST_BYTES = MAX_MESSAGE_BYTES - 64 * 1024
+#: Of it for prompts, or for a result: the rest is what other fields and the framing take.
+_ROOM_BYTES = MAX_MESSAGE_BYTES - 64 * 1024
 _MAX_TEXT_CHARS = 16 * 1024
+_MAX_ALIAS_CHARS = 64
 _MAX_CALLS = 64  # as the contract has it; one is one too many already
 
 _OUTCOMES = {
@@ -133,6 +134,12 @@ def cell_result(  # noqa: PLR0913 - one argument for each part of the message
             result.error.traceback = error["traceback"][:_MAX_TEXT_CHARS]
     except (TypeError, ValueError, KeyError, AttributeError) as failure:
         raise BadFrameError("a result of another form") from failure
+    # What the broker would take for an attack is told apart here: it costs the cell that forged
+    # it, and not the session.
+    if any(variable.size < 0 for variable in result.variables):
+        raise BadFrameError("a variable of a negative size")
+    if result.ByteSize() > _ROOM_BYTES:
+        raise BadFrameError("a result larger than a message")
     return result
 
 
@@ -162,15 +169,15 @@ def query_requests(
     prompts, alias = claim.get("prompts"), claim.get("model")
     if not (isinstance(prompts, list) and prompts and all(isinstance(p, str) for p in prompts)):
         raise BadFrameError("a query without prompts")
-    if not (alias is None or isinstance(alias, str)):
+    if not (alias is None or (isinstance(alias, str) and len(alias) <= _MAX_ALIAS_CHARS)):
         raise BadFrameError("a query whose model is not a name")
     groups: list[list[str]] = [[]]
-    room_bytes = _REQUEST_BYTES
+    room_bytes = _ROOM_BYTES
     for prompt in prompts:
         size_bytes = len(prompt.encode(errors="replace")) + 8
         if size_bytes > room_bytes and groups[-1]:
             groups.append([])
-            room_bytes = _REQUEST_BYTES
+            room_bytes = _ROOM_BYTES
         groups[-1].append(prompt)
         room_bytes -= size_bytes
     try:

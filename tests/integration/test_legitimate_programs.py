@@ -12,16 +12,24 @@ import pytest_asyncio
 from support.cell_corpus import Program, ProgramCell, programs_in
 from support.docker_sandboxes import open_provider
 from support.programs import ProgramRunner
+from support.runtimes import RuntimeUnderTest
 from support.sub_model import ScriptedQueries
 
 from orchestrator.domain import CellLimits, LanguagePolicy, SandboxLimits
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.both_runtimes,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 _PROGRAMS = [*programs_in("legitimate"), *programs_in("legitimate_python312")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def runner() -> AsyncIterator[ProgramRunner]:
+async def runner(runtime: RuntimeUnderTest) -> AsyncIterator[ProgramRunner]:
     """A sandbox as the product makes them: every wall, every limit, the default policy."""
+    del runtime  # another one, another sandbox: that is all that is asked of it here
     async with (
         open_provider(
             sandbox=SandboxLimits(), cell=CellLimits(), policy=LanguagePolicy.GUARDED
@@ -31,16 +39,12 @@ async def runner() -> AsyncIterator[ProgramRunner]:
         yield ProgramRunner(opened)
 
 
-@pytest.mark.docker
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("program", _PROGRAMS, ids=lambda program: program.name)
 async def test_program_runs_in_a_sandbox(program: Program, runner: ProgramRunner) -> None:
     """An honest program does what it says under the unmodified default."""
     await runner.run(program)
 
 
-@pytest.mark.docker
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     ("source", "ending", "came"),
     [

@@ -55,6 +55,17 @@ BROKEN = {
     "size that no field holds": (
         "channel.sendall(result(variables=[{'name': 'a', 'type': 'b', 'size': 2**70}]))"
     ),
+    "a size that is negative": (
+        "channel.sendall(result(variables=[{'name': 'a', 'type': 'b', 'size': -1}]))"
+    ),
+    "more variables than a message holds": (
+        "channel.sendall(result(variables=[{'name': 'a' * 200, 'type': 'b', 'size': 1}] * 10**5))"
+    ),
+    "an answer larger than a message": "channel.sendall(result(content='a' * 5 * 2**20))",
+    "a model's name longer than any": (
+        "channel.sendall(frame(QUERY, {'cell_id': CELL, 'query_id': 'a', 'prompts': ['a'],"
+        " 'model': 'm' * 65}))"
+    ),
     "query without prompts": "channel.sendall(frame(QUERY, {'cell_id': CELL, 'query_id': 'a'}))",
     "spare without a channel": "channel.sendall(frame(SPARE, {'pid': 5, 'is_base': True}))",
     "spare with the worker's pid": "spare(fd, pid=1, is_base=True)",
@@ -194,12 +205,6 @@ async def test_query_for_another_cell_is_not_asked(provider: SandboxProvider) ->
 
 #: Each may end the session, and not otherwise than by an error that says so.
 FATAL = {
-    "a size that is negative": (
-        "channel.sendall(result(variables=[{'name': 'a', 'type': 'b', 'size': -1}]))"
-    ),
-    "more variables than a message holds": (
-        "channel.sendall(result(variables=[{'name': 'a' * 200, 'type': 'b', 'size': 1}] * 10**5))"
-    ),
     "a small frame of a large value": (
         "channel.sendall(frame(RESULT, b'[' + b'[],' * 10**7 + b'0]'))"
     ),
