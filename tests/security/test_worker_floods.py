@@ -105,6 +105,20 @@ async def test_flood_costs_the_session_nothing(sandbox: Sandbox, attack: str) ->
     assert (told.outcome, str(told.stdout)) == (Outcome.SUCCEEDED, "41 echo: any?\n"), told
 
 
+async def test_floods_control(sandbox: Sandbox) -> None:
+    """Each flood of descriptors does use up what there is: its last attempt is refused for that."""
+    names = ("descriptors of epoll", "counters of events", "pairs of sockets")
+    ends = [
+        await probe(
+            sandbox,
+            KEPT[name].replace("\nflood(", "\nend = flood(") + "\ntell(end)\nheld.clear()",
+        )
+        for name in names
+    ]
+
+    assert ends == ["EMFILE"] * 3
+
+
 @pytest.mark.parametrize("attack", ROLLED_BACK.values(), ids=ROLLED_BACK)
 async def test_end_of_the_interpreter_costs_its_cell(sandbox: Sandbox, attack: str) -> None:
     """However it is brought about, it is noticed in time, and what was before is there again."""
