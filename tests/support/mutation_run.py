@@ -27,7 +27,8 @@ from support.mutants import MUTANTS, Config, Mutant
 from orchestrator.sandbox.spec import container_config
 
 _SECURITY = Path(__file__).parents[1] / "security"
-_OPTIONS = (
+_QUIET = ("-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "-rfE")
+_OPTIONS = (*_QUIET, "-m", "not gvisor")
     "-x",
     "-q",
     "-p",
