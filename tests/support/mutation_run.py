@@ -29,16 +29,6 @@ from orchestrator.sandbox.spec import container_config
 _SECURITY = Path(__file__).parents[1] / "security"
 _QUIET = ("-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "-rfE")
 _OPTIONS = (*_QUIET, "-m", "not gvisor")
-    "-x",
-    "-q",
-    "-p",
-    "no:cacheprovider",
-    "--no-header",
-    "--tb=line",
-    "-rfE",
-    "-m",
-    "not gvisor",
-)
 _AT_ONCE = 2
 _USED_BY_THE_PRODUCT = "orchestrator.sandbox.docker_backend.container_config"
 _TAIL_CHARS = 2_000
