@@ -27,11 +27,12 @@ async def shared_sandbox(provider: SandboxProvider) -> AsyncIterator[Sandbox]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bare_provider() -> AsyncIterator[SandboxProvider]:
+async def bare_provider(runtime: RuntimeUnderTest) -> AsyncIterator[SandboxProvider]:
     """The way to sandboxes whose REPL process gives up nothing.
 
     What holds there, the container and the worker hold by themselves.
     """
+    assert runtime == under_test()
     async with open_provider(weakening=NO_SECOND_STAGE) as opened:
         yield opened
 

@@ -13,6 +13,7 @@ import pytest_asyncio
 from support.broker_host import EchoQueries
 from support.docker_sandboxes import open_provider, open_sandbox
 from support.probes import goes_on, probe
+from support.runtimes import RuntimeUnderTest, under_test
 from support.second_stage import NO_CALL_FILTER, NO_SECOND_STAGE, together
 from support.weakenings import NO_SECCOMP
 
@@ -150,35 +151,23 @@ PROGRAM = Program(1, ctypes.addressof(STEP))
 ATTACKS = SOCKETS | PROGRAMS | LOCKS | SHARED | OTHERS | UNDOING
 
 
-#: What gVisor answers with EINVAL or EPERM of its own.
-NOT_IN_GVISOR = {
-    ATTACKS[name]
-    for name in (
-        "a pair's end that lets go of the other",
-        "a lock of the open file",
-        "a lease",
-        "a watch on a directory",
-        "the worker's disk priority",
-        "adopting orphans",
-    )
-}
-
-
 def attempting(statement: str) -> str:
     """Returns a cell that tells how a statement ends."""
     return f"{TOOLS}{OWN_FILTER}\ndef act():\n    {statement}\ntell(attempt(act))"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def second_stage_alone() -> AsyncIterator[Sandbox]:
+async def second_stage_alone(runtime: RuntimeUnderTest) -> AsyncIterator[Sandbox]:
     """A sandbox in which nobody but the REPL process itself refuses a call."""
+    assert runtime == under_test()
     async with open_sandbox(weakening=NO_SECCOMP) as opened:
         yield opened
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def unfiltered() -> AsyncIterator[Sandbox]:
+async def unfiltered(runtime: RuntimeUnderTest) -> AsyncIterator[Sandbox]:
     """A sandbox in which nobody at all does."""
+    assert runtime == under_test()
     async with open_sandbox(weakening=together(NO_SECCOMP, NO_SECOND_STAGE)) as opened:
         yield opened
 
@@ -192,8 +181,6 @@ async def test_what_was_given_up_is_refused(second_stage_alone: Sandbox, attack:
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 async def test_what_was_given_up_control(unfiltered: Sandbox, attack: str) -> None:
     """Where the REPL process gave nothing up the same cell gets it."""
-    if attack in NOT_IN_GVISOR and unfiltered.controls.container.runtime != "runc":
-        pytest.skip("this kernel has no such thing, so nobody can be given it")
     assert await probe(unfiltered, attempting(attack)) == "done"
 
 
@@ -206,8 +193,6 @@ async def test_the_32_bit_way_in_is_closed(second_stage_alone: Sandbox) -> None:
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86_64 has a 32-bit way in")
 async def test_the_32_bit_way_in_control(unfiltered: Sandbox) -> None:
     """Without the filter it is given one."""
-    if unfiltered.controls.container.runtime != "runc":
-        pytest.skip("this kernel has no 32-bit way in")
     assert await probe(unfiltered, f"{TOOLS}\ntell(attempt(by_the_old_door))") == "done"
 
 

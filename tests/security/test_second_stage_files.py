@@ -14,11 +14,14 @@ import pytest_asyncio
 from support.broker_host import EchoQueries
 from support.docker_sandboxes import Weakening, open_provider
 from support.probes import probe
+from support.runtimes import RuntimeUnderTest, under_test
 from support.second_stage import NO_LANDLOCK, together
 
 from orchestrator.ports import Sandbox
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
+
+needs_landlock = pytest.mark.runc_only("gVisor has no Landlock")
 
 NAME, TEXT = "left-behind", "for nobody's eyes"
 READ = f"tell(attempt(lambda: open('/run/rlm/{NAME}').read()))"
@@ -94,7 +97,8 @@ async def open_with_directory(stack: AsyncExitStack, weakening: Weakening | None
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def confined() -> AsyncIterator[Sandbox]:
+async def confined(runtime: RuntimeUnderTest) -> AsyncIterator[Sandbox]:
+    assert runtime == under_test()
     async with AsyncExitStack() as stack:
         opened = await open_with_directory(stack)
         if not opened.sandbox.controls.walls.landlock_abi:
@@ -103,16 +107,19 @@ async def confined() -> AsyncIterator[Sandbox]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def without_landlock() -> AsyncIterator[Sandbox]:
+async def without_landlock(runtime: RuntimeUnderTest) -> AsyncIterator[Sandbox]:
+    assert runtime == under_test()
     async with AsyncExitStack() as stack:
         yield (await open_with_directory(stack, NO_LANDLOCK)).sandbox
 
 
+@needs_landlock
 async def test_the_sockets_directory_cannot_be_read(confined: Sandbox) -> None:
     """Whatever lies beside the worker's socket, a token among it, no cell opens."""
     assert await probe(confined, READ) == "EACCES"
 
 
+@needs_landlock
 async def test_no_way_around_leads_there(confined: Sandbox) -> None:
     """Nor by another path, a link, a descriptor of the directory, or a name for it in scratch."""
     told = await probe(confined, READ_SIDEWAYS.format(suffix=1))
@@ -126,6 +133,7 @@ async def test_the_sockets_directory_control(without_landlock: Sandbox) -> None:
     assert (await probe(without_landlock, READ_SIDEWAYS.format(suffix=2)))[:5] == ["done"] * 5
 
 
+@needs_landlock
 async def test_nothing_outside_scratch_is_opened_for_writing(confined: Sandbox) -> None:
     """Neither what the kernel shows of a process, nor a device but the one that keeps nothing."""
     assert set((await probe(confined, WRITE)).values()) == {"EACCES"}

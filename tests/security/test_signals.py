@@ -13,6 +13,7 @@ import pytest_asyncio
 from support.broker_host import EchoQueries
 from support.docker_sandboxes import open_sandbox
 from support.probes import goes_on, probe, run
+from support.runtimes import RuntimeUnderTest, under_test
 from support.second_stage import NO_SECOND_STAGE, together
 from support.weakenings import lift
 
@@ -105,15 +106,15 @@ tell(sorted(ends))
 NOT_FOUND = "ESRCH"
 
 
-def shielded_by_the_kernel(sandbox: Sandbox) -> Sandbox:
-    if sandbox.controls.container.runtime != "runc":
-        pytest.skip("this kernel does not shield the first process: the second stage alone does")
-    return sandbox
+shielded_by_the_kernel = pytest.mark.runc_only(
+    "gVisor of 2022 does not shield the first process: the second stage alone does"
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def permissive_sandbox() -> AsyncIterator[Sandbox]:
+async def permissive_sandbox(runtime: RuntimeUnderTest) -> AsyncIterator[Sandbox]:
     """A sandbox in which every way to send a signal is open."""
+    assert runtime == under_test()
     async with open_sandbox(
         weakening=together(NO_SECOND_STAGE, lift("process-handles", "device-control"))
     ) as opened:
@@ -129,13 +130,12 @@ async def test_no_signal_can_be_sent_to_the_worker(shared_sandbox: Sandbox, way:
     assert await goes_on(shared_sandbox)
 
 
+@shielded_by_the_kernel
 @pytest.mark.parametrize("way", EVERY_WAY)
 async def test_no_signal_that_was_sent_reaches_the_worker(
     permissive_sandbox: Sandbox, way: str
 ) -> None:
     """Where nothing refuses them, all of them leave the first process as it was."""
-    shielded_by_the_kernel(permissive_sandbox)
-
     told = await probe(permissive_sandbox, f"{WAYS}{AT_THE_WORKER.format(way=way)}")
 
     assert "done" in told
@@ -145,8 +145,6 @@ async def test_no_signal_that_was_sent_reaches_the_worker(
 @pytest.mark.parametrize("way", [way for way in EVERY_WAY if way != "tgkill of its process"])
 async def test_no_signal_reaches_the_worker_control(permissive_sandbox: Sandbox, way: str) -> None:
     """The same ways end a process of the cell's own."""
-    if way == "pidfd":
-        shielded_by_the_kernel(permissive_sandbox)  # the other kernel has no such descriptors
     told = await probe(
         permissive_sandbox,
         f"{WAYS}\n"
@@ -198,10 +196,9 @@ async def test_own_processes_can_be_signalled(shared_sandbox: Sandbox) -> None:
     assert told == [19, True, 9, 2]
 
 
+@shielded_by_the_kernel
 async def test_storm_of_signals_does_not_drown_the_worker(bare_sandbox: Sandbox) -> None:
     """Signals without end, from several processes, while queries are answered."""
-    shielded_by_the_kernel(bare_sandbox)
-
     told = await probe(
         bare_sandbox,
         "if os.fork() == 0 or os.fork() == 0:\n"
@@ -214,13 +211,13 @@ async def test_storm_of_signals_does_not_drown_the_worker(bare_sandbox: Sandbox)
     assert await goes_on(bare_sandbox)
 
 
+@shielded_by_the_kernel
 @pytest.mark.parametrize("number", [1, 2, 3, 6, 9, 11, 14, 15, 17, 19, 20, 64])
 async def test_signal_to_everything_is_survived_or_reported(
     bare_provider: SandboxProvider, number: int
 ) -> None:
     """Whatever a signal to all others ends, it is not the worker, and nothing hangs."""
     async with bare_provider.open(EchoQueries()) as sandbox:
-        shielded_by_the_kernel(sandbox)
         await run(sandbox, f"{WAYS}\nbefore = 41\nWAYS['kill'](-1, {number})")
 
         assert await probe(sandbox, "tell(before)") == 41
@@ -244,6 +241,7 @@ async def test_death_with_all_checkpoints_loses_the_sandbox_in_words(
         assert await goes_on(next_sandbox)
 
 
+@pytest.mark.runc_only("gVisor has no Landlock: the base can be killed like the checkpoint")
 async def test_what_holds_the_contexts_outlives_all_killing(provider: SandboxProvider) -> None:
     """A cell may end its own session's checkpoint; the base is out of its reach by Landlock."""
     async with provider.open(EchoQueries()) as sandbox:
