@@ -89,7 +89,7 @@ def _read_debian(root: Path, lock: PackageLock, *, architecture: str) -> Bom:
                 "--timestamp", lock.moment.isoformat(), "--out", "-"]  # fmt: skip
     with redirect_stdout(io.StringIO()) as printed:
         run_debsbom()
-    bom = Bom.from_json(json.loads(printed.getvalue()))  # type: ignore[attr-defined] # added by a decorator
+    bom: Bom = Bom.from_json(json.loads(printed.getvalue()))  # type: ignore[attr-defined] # added by a decorator
     hashes = {str(package): package.sha256 for package in lock.of(architecture)}
     for component in bom.components:
         is_source = component.purl and (component.purl.qualifiers or {}).get("arch") == "source"

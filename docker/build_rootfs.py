@@ -21,6 +21,7 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def main() -> None:
         lock = parse_lock(arguments.lock.read_text("utf-8"))
         places = Places(mirrors=find_sources(), snapshots=arguments.snapshots)
         fetched = builder.fetch(arguments.packages, lock, places)
-        root, moment = builder.build(arguments.package, fetched)
+        root, moment = builder.build(arguments.package, fetched, pinned=lock)
     if arguments.tar:
         write_tar(root, arguments.tar, moment=moment)
     if arguments.directory:
@@ -109,18 +110,23 @@ class Builder:
                 job.result()
         return fetched
 
-    def build(self, packages: Sequence[Path], fetched: Fetched) -> tuple[Root, datetime]:
+    def build(
+        self, packages: Sequence[Path], fetched: Fetched, *, pinned: PackageLock
+    ) -> tuple[Root, datetime]:
         """Returns the whole root, and the moment that everything in it is dated."""
         wheels, lock = self._scratch / "wheels", fetched.lock
         debian = unpack(fetched.debs)
         root = assemble(debian, wheels=wheels, packages=packages, architecture=self._architecture)
         used = reduce_lock(lock, root, architecture=self._architecture)
-        if fetched.is_pinned and used.of(self._architecture) != lock.of(self._architecture):
-            idle = set(lock.of(self._architecture)) - set(used.of(self._architecture))
+        locked = pinned.packages.get(self._architecture, ())
+        if fetched.is_pinned and used.of(self._architecture) != locked:
+            idle = set(locked) - set(used.of(self._architecture))
             sys.exit(f"Nothing in the image is from {', '.join(map(str, sorted(idle)))}, which the "
                      "lock names. Lock the packages anew: `make lock`.")  # fmt: skip
-        locked = (package.name for package in used.of(self._architecture))
-        root.add_file(DATABASE, debian.status(locked).encode(), origin=OWN_PACKAGE)
+        if used.of(self._architecture) == locked:  # nothing is newer: the image that all have
+            used = replace(used, moment=pinned.moment)
+        names = (package.name for package in used.of(self._architecture))
+        root.add_file(DATABASE, debian.status(names).encode(), origin=OWN_PACKAGE)
         root.add_file(PACKAGE_LOCK, format_lock(used).encode(), origin=OWN_PACKAGE)
         folder = self._scratch / "root"
         write_directory(root, folder, moment=used.moment)

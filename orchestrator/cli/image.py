@@ -61,6 +61,13 @@ def build(
     is_forced = force or packages is PackageChoice.NEWEST
     record = build_host_image(settings, say, way=way, is_forced=is_forced)
     sys.stdout.write(f"{record.reference} {record.image_id} ({record.packages} packages)\n")
+    others = [held for held in list_host_images(settings) if held.image_id != record.image_id]
+    if others:
+        size_mib = sum(held.size_bytes for held in others) / 2**20
+        say(
+            f"The engine holds {len(others)} other sandbox images, {size_mib:.0f} MiB. "
+            "`rlm image prune` removes those that nothing needs."
+        )
 
 
 @command.command("ls")

@@ -157,14 +157,27 @@ def pack(inputs: ImageInputs, root: Path, labels: Mapping[str, str]) -> MadeImag
 
 
 def is_pinned(inputs: ImageInputs, root: Path) -> bool:
-    """Whether a root holds just those Debian packages that the inputs pin.
+    """Whether a root holds just those Debian packages that the inputs pin for its architecture.
 
-    The root's own lock has the packages of its architecture alone, in the same words.
+    The root's own lock has the section of its architecture alone, in the same words.
     """
     with tarfile.open(root) as archive:
         stream = archive.extractfile(LOCK_IN_IMAGE)
-        used = stream.read() if stream else b""
-    return set(used.splitlines()) <= set(inputs.files[PACKAGE_LOCK].splitlines())
+        used = stream.read().decode() if stream else ""
+    [(heading, packages)] = _sections(used).items()
+    return _sections(inputs.files[PACKAGE_LOCK].decode()).get(heading) == packages
+
+
+def _sections(lock: str) -> dict[str, set[str]]:
+    """Returns the lines of each section of a lock by its heading."""
+    found: dict[str, set[str]] = {}
+    heading = ""
+    for line in lock.splitlines():
+        if line.startswith("["):
+            heading = line
+        elif heading and line:
+            found.setdefault(heading, set()).add(line)
+    return found
 
 
 def _build_on_host(inputs: ImageInputs, options: BuildOptions, root: Path, report: Report) -> None:
@@ -207,21 +220,27 @@ def _build_in_container(
 
 
 def _run_script(command: list[str], report: Report) -> None:
-    lines: list[str] = []
-    with subprocess.Popen(  # noqa: S603 - this interpreter, a file of this installation
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    # The script's errors go to a file, not through a pipe: nobody reads one while the other is
+    # being read, and a full pipe would stop the script.
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(  # noqa: S603 - this interpreter, a file of this installation
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
         for line in process.stdout or ():
-            lines.append(line.rstrip())
-            report(lines[-1])
-    if process.returncode:
-        words = "\n".join(f"  {line}" for line in lines[-_LINES_SHOWN:])
+            report(line.rstrip())
+        exit_code = process.wait()
+        errors.seek(0)
+        words = [f"  {line.rstrip()}" for line in errors]
+    if exit_code:
+        shown = "\n".join(words[-_LINES_SHOWN:])
         raise SandboxStartError(
-            f"Building the image failed with exit code {process.returncode}:\n{words}\n"
+            f"Building the image failed with exit code {exit_code}:\n{shown}\n"
             "If something could not be fetched: it needs a Debian mirror and a Python package "
             "index, reached as this host's apt and pip are configured to."
         )

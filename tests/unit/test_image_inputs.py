@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import SandboxStartError
 from orchestrator.sandbox.engine_host import Host
 from orchestrator.sandbox.image_inputs import (
+    ARCHIVE_SCRIPT,
     BUILD_SCRIPT,
     DOCKERFILE,
     PACKAGE_FOLDERS,
@@ -20,7 +22,14 @@ from orchestrator.sandbox.image_inputs import (
     collect,
     read_inputs,
 )
-from orchestrator.sandbox.image_making import BuildWay, HostTools, choose_way
+from orchestrator.sandbox.image_making import (
+    LOCK_IN_IMAGE,
+    BuildWay,
+    HostTools,
+    choose_way,
+    is_pinned,
+    pack,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -171,3 +180,54 @@ def test_registry_is_asked_only_where_it_must_be(
     )
 
     assert choose_way(host, tools) is way
+
+
+def lock_of(**sections: tuple[str, ...]) -> str:
+    listed = [f"[{name}]\n" + "\n".join(lines) for name, lines in sections.items()]
+    return "\n\n".join(["suite trixie\nmoment 2026-01-01T00:00:00Z", *listed, ""])
+
+
+def root_with(lock: str, folder: Path) -> Path:
+    root = folder / "root.tar"
+    with tarfile.open(root, "w") as archive:
+        member = tarfile.TarInfo(LOCK_IN_IMAGE)
+        member.size = len(lock)
+        archive.addfile(member, io.BytesIO(lock.encode()))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("used", "is_as_pinned"),
+    [
+        (("libc6 2 sha256:a", "tzdata 1 sha256:b"), True),
+        (("libc6 3 sha256:c", "tzdata 1 sha256:b"), False),
+        (("libc6 2 sha256:a",), False),
+        # A package for all architectures stands in every section: another section's line for it
+        # is no pin for this one.
+        (("libc6 2 sha256:a", "tzdata 2 sha256:d"), False),
+    ],
+)
+def test_image_is_called_pinned_only_with_the_packages_of_the_lock(
+    used: tuple[str, ...], tmp_path: Path, *, is_as_pinned: bool
+) -> None:
+    """One package more, less or newer, and the image says that it is not what was pinned."""
+    shipped = lock_of(
+        amd64=("libc6 2 sha256:a", "tzdata 1 sha256:b"),
+        arm64=("libc6 2 sha256:e", "tzdata 2 sha256:d"),
+    )
+    inputs = read_inputs().with_lock(shipped.encode())
+
+    assert is_pinned(inputs, root_with(lock_of(amd64=used), tmp_path)) is is_as_pinned
+
+
+def test_failed_build_says_its_error_once(tmp_path: Path) -> None:
+    """The error has what stopped the build, and not again what was reported as it went."""
+    script = tmp_path / ARCHIVE_SCRIPT
+    script.parent.mkdir()
+    script.write_text("import sys\nprint('doing')\nsys.exit('no such package')\n")
+    broken = ImageInputs(files={ARCHIVE_SCRIPT: script.read_bytes(), DOCKERFILE: b""})
+
+    with pytest.raises(SandboxStartError, match="no such package") as error:
+        pack(broken, tmp_path / "root.tar", {})
+
+    assert "doing" not in str(error.value)
