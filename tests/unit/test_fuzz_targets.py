@@ -68,6 +68,7 @@ def _fails(*_args: object, **_keywords: object) -> object:
             (name, parser, _fails)
             for name, parser in (
                 ("broker_messages", "read_reply"),
+                ("broker_process", "read_result"),
                 ("cell_reports", "cell_report"),
                 ("cells", "compile_cell"),
                 ("chat_replies", "read_chat_reply"),
