@@ -36,12 +36,15 @@ _LIMITS: Final = {
     resource.RLIMIT_NOFILE: 256,
     resource.RLIMIT_CORE: 0,  # it holds what a sandbox sent, and what it was told
     resource.RLIMIT_FSIZE: 4096,  # the token is all it writes
-    # 76 MB are in use from the start, most of it stacks that are never touched. A sandbox whose
-    # flood gets past every bound ends its own broker.
-    resource.RLIMIT_DATA: 512 * 2**20,
 }
-#: Threads of one user, and each process has a user of its own. gRPC starts fewer than twenty.
-_THREAD_COUNT = 64
+#: A sandbox whose flood gets past every bound ends its own broker.
+_DATA_BYTES: Final = 512 * 2**20
+#: Threads of one user, and each process has a user of its own.
+_THREAD_COUNT: Final = 64
+#: gRPC starts threads by the number of cores: seven on two. The stack of each counts as data,
+#: 8 MiB, although next to nothing of it is ever touched.
+_THREADS_A_CORE: Final = 4
+_STACK_BYTES: Final = 8 * 2**20
 
 
 class ConfinementError(Exception):
@@ -152,10 +155,12 @@ def enclose(directory: Path, ground: Ground) -> Enclosure:
     kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    core_threads = _THREADS_A_CORE * (os.cpu_count() or 1)
     for limit, value in _LIMITS.items():
         _limit(limit, value)
+    _limit(resource.RLIMIT_DATA, _DATA_BYTES + core_threads * _STACK_BYTES)
     if has_own_user:
-        _limit(resource.RLIMIT_NPROC, _THREAD_COUNT)
+        _limit(resource.RLIMIT_NPROC, _THREAD_COUNT + core_threads)
     abi = landlock.close_file_system(
         {
             root: landlock.WRITE_FILE

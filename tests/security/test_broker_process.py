@@ -186,7 +186,7 @@ async def test_broker_process_is_bounded(told: dict[str, Any]) -> None:
     assert told["limits"]["CORE"] == 0
     assert told["limits"]["FSIZE"] <= 4096
     assert told["limits"]["NOFILE"] <= 256
-    assert told["limits"]["DATA"] <= 512 * 2**20
+    assert told["limits"]["DATA"] < 2**30 + (os.cpu_count() or 1) * 2**26
 
 
 async def test_death_of_a_broker_process_ends_one_sandbox() -> None:
