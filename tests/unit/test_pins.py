@@ -19,20 +19,21 @@ PYTHON_LOCKS = [path for path in LOCKS if path.name != "packages.lock"]
 BILL = ROOT / "sbom/rlm_sandbox.cdx.json"
 
 
-def requirements_of(lock: Path) -> dict[str, tuple[Requirement, int]]:
-    """Returns each requirement of a lock by its name, and how many hashes it has."""
+def requirements_of(lock: Path) -> list[tuple[Requirement, int]]:
+    """Returns each requirement of a lock, and how many hashes it has."""
     logical = lock.read_text("utf-8").replace("\\\n", " ").splitlines()
-    found: dict[str, tuple[Requirement, int]] = {}
+    found = []
     for line in logical:
         if line.strip() and not line.lstrip().startswith("#"):
             stated, *hashes = line.split("--hash=sha256:")
-            requirement = Requirement(stated.strip())
-            found[canonicalize_name(requirement.name)] = (requirement, len(hashes))
+            found.append((Requirement(stated.strip()), len(hashes)))
     return found
 
 
 def versions_of(lock: Path) -> dict[str, str]:
-    return {name: str(stated.specifier) for name, (stated, _) in requirements_of(lock).items()}
+    return {
+        canonicalize_name(stated.name): str(stated.specifier) for stated, _ in requirements_of(lock)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +46,11 @@ def test_every_package_has_one_version_and_a_hash(lock: Path) -> None:
     """No line of a lock leaves open what is installed."""
     loose = [
         str(requirement)
-        for requirement, hash_count in requirements_of(lock).values()
+        for requirement, hash_count in requirements_of(lock)
         if not re.fullmatch(r"==[^*,]+", str(requirement.specifier)) or not hash_count
     ]
 
-    assert len(requirements_of(lock)) > 3
+    assert requirements_of(lock)
     assert loose == []
 
 
@@ -115,10 +116,8 @@ def test_bill_of_the_wheel_is_what_is_locked() -> None:
         "platform_python_implementation": "CPython",
     }
     locked = {
-        name: (str(requirement.specifier), hash_count)
-        for name, (requirement, hash_count) in requirements_of(
-            ROOT / "requirements-runtime.lock"
-        ).items()
+        canonicalize_name(requirement.name): (str(requirement.specifier), hash_count)
+        for requirement, hash_count in requirements_of(ROOT / "requirements-runtime.lock")
         if requirement.marker is None or requirement.marker.evaluate(linux)
     }
     bill = json.loads(BILL.read_text("utf-8"))
