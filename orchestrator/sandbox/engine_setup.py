@@ -171,7 +171,7 @@ def install_packages(packages: Sequence[str], report: Report, *, purpose: str) -
 
 
 def run_tool(command: Sequence[str]) -> str:
-    """Runs a system tool to its end and returns what it printed on standard output.
+    """Runs a system tool to its end and returns what it printed, on standard output first.
 
     Raises:
         SandboxStartError: The tool is missing or exited with an error; the message has the
@@ -190,7 +190,7 @@ def run_tool(command: Sequence[str]) -> str:
             f"`{line}` failed with exit code {done.returncode}:\n{_tail(done.stdout + done.stderr)}"
         )
         raise SandboxStartError(message)
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def _start_daemon(report: Report) -> None:
