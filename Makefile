@@ -15,7 +15,7 @@ COMPILE := uv pip compile -q --generate-hashes --universal --no-emit-index-url -
 SOURCES := $(shell git ls-files orchestrator sandbox_image proto docker 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo gvisor test test-gvisor check test-unit test-local-model local-model lock wire mutants fuzz threat-model clean
+.PHONY: help setup demo gvisor test test-gvisor check test-unit test-local-model local-model lock lock-debian wheel sbom wire mutants fuzz threat-model clean
 
 help: ## Says what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20

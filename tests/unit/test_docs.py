@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support.front_end import FakeParts, forget_settings
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.main import command_line
 from orchestrator.models.script_file import load_script
-from orchestrator.settings import load
+from orchestrator.settings import Settings, load
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PAGES = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")])
@@ -121,3 +122,27 @@ def test_python_sample_of_the_readme_runs(
     exec(code, {"parts": parts.parts})  # noqa: S102 - our own page
 
     assert capsys.readouterr().out == "Pierre\nanswered\nNone\n"
+
+
+def test_configuration_for_operators_is_well_formed() -> None:
+    """What an operator copies from the page is JSON, and units of which each line is a setting."""
+    page = _ROOT / "docs/host-setup.md"
+    units = _samples(page, "ini")
+    engines = [json.loads(sample) for sample in _samples(page, "json")]
+
+    assert engines[0]["userns-remap"] == "default"
+    assert engines[1]["runtimes"]["runsc"]["runtimeArgs"] == ["--network=none", "--host-uds=open"]
+    assert len(units) == 2
+    for unit in units:
+        lines = [line for line in unit.splitlines() if line and not line.startswith("#")]
+        odd = [line for line in lines if not re.fullmatch(r"\[[A-Z]\w+\]|[A-Z]\w+=.*", line)]
+        assert odd == []
+
+
+def test_variables_for_operators_are_settings() -> None:
+    """Every RLM_ variable that the page names is read; a misspelt one would be an error."""
+    named = set(re.findall(r"RLM_[A-Z_]+", (_ROOT / "docs/host-setup.md").read_text("utf-8")))
+    known = {f"RLM_{name.upper()}" for name in Settings.model_fields}
+
+    assert named
+    assert named <= known
