@@ -65,7 +65,7 @@ class ConnectionPolice:
         self._control = ControlPolice(rules, now_s=now_s)
         self._rule_of: dict[int, Callable[[FrameHeader, float], None]] = {
             DATA: self._streams.data,
-            HEADERS: self._streams.headers,
+            HEADERS: self._begin_stream,
             CONTINUATION: self._streams.continuation,
             RST_STREAM: self._streams.reset,
             SETTINGS: self._control.settings,
@@ -185,6 +185,10 @@ class ConnectionPolice:
             raise ProtocolViolationError(f"a {_NAMES[kind]} frame names no stream")
         check(header, now_s)
 
+    def _begin_stream(self, header: FrameHeader, now_s: float) -> None:
+        self._streams.headers(header, now_s)
+        self._control.earn_window_updates()
+
     def _window_update(self, header: FrameHeader, now_s: float) -> None:
         del now_s
         if header.stream_id:
@@ -195,6 +199,8 @@ class ConnectionPolice:
         kind = header.kind
         if kind in (DATA, HEADERS):
             self._control.content_of_server(header)
+            if kind == DATA:
+                self._streams.data_of_server()
             if header.flags & END_STREAM:
                 self._streams.end_of_server(header)
         elif kind == RST_STREAM:

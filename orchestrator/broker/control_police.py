@@ -67,7 +67,7 @@ class ControlPolice:
         if self._window_updates_left < 0:
             raise ExcessError(
                 f"at most {self._rules.window_updates_per_frame} WINDOW_UPDATE frames come for each"
-                f" frame of the server, and {self._rules.window_updates} before"
+                f" stream and each frame of the server, and {self._rules.window_updates} before"
             )
 
     def increment(self, header: FrameHeader, payload: memoryview, *, is_last: bool) -> None:
@@ -108,4 +108,8 @@ class ControlPolice:
         """Notes a frame that the client makes room for again."""
         if header.kind == DATA:
             self._window_bytes -= header.length
+        self.earn_window_updates()
+
+    def earn_window_updates(self) -> None:
+        """Notes that the client has a reason to make room: for an answer that may come, or came."""
         self._window_updates_left += self._rules.window_updates_per_frame

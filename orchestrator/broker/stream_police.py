@@ -37,7 +37,7 @@ class StreamPolice:
         self._block_bytes = 0
         self._block_frame_count = 0
         self._messages = TokenBucket(rules.messages, now_s=now_s)
-        self._resets = TokenBucket(rules.resets, now_s=now_s)
+        self._resets_left = rules.resets
         self._server_resets = TokenBucket(rules.server_resets, now_s=now_s)
         self._late_frames = TokenBucket(rules.late_frames, now_s=now_s)
         self._empty_frames = TokenBucket(rules.empty_frames, now_s=now_s)
@@ -125,13 +125,22 @@ class StreamPolice:
 
     def reset(self, header: FrameHeader, now_s: float) -> None:
         """Takes a RST_STREAM frame: a query is given up."""
-        self._require(self._resets, "streams given up", now_s)
+        self._resets_left -= 1
+        if self._resets_left < 0:
+            raise ExcessError(
+                f"at most {self._rules.resets_per_message} streams are given up for each message of"
+                f" the server, and {self._rules.resets} before"
+            )
         if self._of(header, now_s) is not None:
             del self._open[header.stream_id]
 
     def window_update(self, header: FrameHeader) -> None:
         """Takes a WINDOW_UPDATE frame of a stream."""
         self._require_begun(header)
+
+    def data_of_server(self) -> None:
+        """Notes a message of the server, which may have begun a cell."""
+        self._resets_left += self._rules.resets_per_message
 
     def end_of_server(self, header: FrameHeader) -> None:
         """Notes that the server has ended a stream."""

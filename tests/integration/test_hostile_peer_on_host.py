@@ -21,7 +21,7 @@ BROKEN_RULES = {
     "settings_flood": "too many SETTINGS frames",
     "settings_answer_flood": "settings are acknowledged once",
     "window_update_flood": "WINDOW_UPDATE frames come for each",
-    "rapid_reset": "too many streams",
+    "rapid_reset": "streams are given up for each message|too many streams",
     "unfinished_streams": "streams are open at once",
     "continuation_flood": "a header block has at most 8,192 bytes",
     "empty_continuation_flood": "at most 4 CONTINUATION frames",

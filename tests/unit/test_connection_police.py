@@ -18,7 +18,6 @@ from orchestrator.errors import ProtocolViolationError
 RULES = replace(
     peer_rules(cell=CellLimits(), run=RunLimits(concurrent_queries=1)),
     messages=Allowance(20, 1),
-    resets=Allowance(5, 1),
     server_resets=Allowance(5, 1),
     late_frames=Allowance(5, 1),
     streams=100,
@@ -138,7 +137,6 @@ def send_late(talk: Talk, number: int) -> None:
 RATES: dict[str, tuple[Callable[[Talk, int], None], int, float]] = {
     "too many PING frames": (ping, 64, 0.05),
     "too many SETTINGS frames": (set_nothing, 31, 1),  # and the one before
-    "too many streams given up": (open_and_reset, 5, 1),
     "too many streams that the server had to give up": (open_and_be_reset, 5, 1),
     "too many empty DATA frames": (send_nothing, 16, 1),
     "too many messages": (send_message, 20, 1),
@@ -157,6 +155,37 @@ def test_rate_is_bounded(rule: str) -> None:
     act(talk, burst)
     with pytest.raises(ExcessError, match=f"^the sandbox broke the contract: {rule}:"):
         act(talk, burst + 1)
+
+
+def test_resets_are_bounded_by_what_the_server_sends() -> None:
+    """Each message of the server, which may begin a cell, earns as many resets as it has queries.
+
+    Its silence earns none, and nor does a stream that it ends without a message.
+    """
+    talk = Talk()
+    for number in range(25):
+        open_and_reset(talk, number)
+    talk.server(data(message(b"run a cell")))
+    for number in range(25, 30):
+        open_and_reset(talk, number)
+    talk.now_s += 3600
+    talk.open(61)
+    talk.end(61)
+    with pytest.raises(ExcessError, match="at most 5 streams are given up for each message"):
+        open_and_reset(talk, 31)
+
+
+def test_cells_that_abandon_their_queries_are_honest() -> None:
+    """A cell may end with every query open, and the next one as well, in no time, for ever."""
+    talk = Talk(replace(RULES, streams=10_000))
+    number = 0
+    for _ in range(500):
+        talk.server(data(message(b"run a cell")))
+        for _ in range(5):
+            open_and_reset(talk, number)
+            update = frame(http2.WINDOW_UPDATE, struct.pack(">L", 1))
+            talk.client(update, update)
+            number += 1
 
 
 def test_open_streams_are_bounded() -> None:
@@ -206,12 +235,14 @@ def test_header_block_is_bounded_in_frames() -> None:
         talk.client(frame(http2.CONTINUATION, stream_id=1))
 
 
-def test_window_updates_are_bounded_by_what_the_server_sends() -> None:
-    """Each frame of the server earns eight updates; its silence earns none, ever."""
+def test_window_updates_are_bounded_by_what_they_answer() -> None:
+    """Each stream and each frame of the server earn eight updates; silence earns none, ever."""
     talk = Talk()
     update = frame(http2.WINDOW_UPDATE, struct.pack(">L", 1))
     talk.client(update * 128)
     talk.server(frame(http2.DATA, b"x", stream_id=1))
+    talk.client(update * 8)
+    talk.open(1)
     talk.client(update * 8)
     talk.now_s += 3600
     with pytest.raises(ExcessError, match="at most 8 WINDOW_UPDATE"):
@@ -435,5 +466,5 @@ def test_rules_follow_the_limits() -> None:
     assert (small.offered_streams, large.offered_streams) == (5, 68)
     assert (small.open_streams, large.open_streams) == (10, 136)
     assert (small.messages, large.messages) == (Allowance(2048, 2048), Allowance(2**20, 2**20))
-    assert small.resets.burst < large.resets.burst
+    assert (small.resets_per_message, large.resets_per_message) == (5, 68)
     assert small.inflow_bytes.burst < large.inflow_bytes.burst
