@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 from collections.abc import Sequence
@@ -18,7 +19,14 @@ from support.wiretap import Said, TappedBackend
 from orchestrator.broker.connection_police import ConnectionPolice
 from orchestrator.broker.peer_rules import peer_rules
 from orchestrator.context import encode_context
-from orchestrator.domain import CellLimits, Outcome, RunLimits, SandboxLimits
+from orchestrator.domain import (
+    CellLimits,
+    Outcome,
+    QueryAnswer,
+    QueryRequest,
+    RunLimits,
+    SandboxLimits,
+)
 from orchestrator.errors import ProtocolViolationError
 from orchestrator.sandbox.launcher import SandboxLauncher
 
@@ -34,6 +42,14 @@ for _ in range(2000):
 with ThreadPoolExecutor(8) as pool:
     list(pool.map(llm_query, [f"q{n}" for n in range(100)]))
 llm_query_batched(["y" * 400_000] * 12, return_errors=True)
+"""
+
+#: A cell that ends with as many queries open as it may have.
+ABANDONING_CELL = """
+import threading, time
+for number in range(16):
+    threading.Thread(target=llm_query, args=(f"never {number}",), daemon=True).start()
+time.sleep(0.02)
 """
 
 GREETING = http2.PREFACE + frame(http2.SETTINGS)
@@ -65,6 +81,16 @@ ANY_FRAME = st.one_of(
 )
 
 
+class SomeAnswers(EchoQueries):
+    """Answers each prompt with itself, but for those that are never answered."""
+
+    async def answer(self, request: QueryRequest) -> Sequence[QueryAnswer]:
+        """Answers at once or never."""
+        if request.prompts[0].startswith("never"):
+            await asyncio.Event().wait()
+        return await super().answer(request)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def session() -> Sequence[Said]:
     """What a real worker and the broker said to each other in a busy session."""
@@ -72,9 +98,9 @@ async def session() -> Sequence[Said]:
     with short_directory() as directory, short_directory() as tapped:
         backend = TappedBackend(tapped)
         launcher = SandboxLauncher(backend=backend, broker=broker_in(directory), limits=sandbox)
-        async with backend.tap, launcher.open(EchoQueries()) as opened:
+        async with backend.tap, launcher.open(SomeAnswers()) as opened:
             await opened.bind_context("context", encode_context("x" * 5_000_000))
-            for source in (BUSY_CELL, "import threading\nthreading.Thread(target=llm_query)"):
+            for source in (BUSY_CELL, *[ABANDONING_CELL] * 20):
                 result = await opened.run_cell(source, timeout_s=60)
                 assert result.outcome is Outcome.SUCCEEDED, result
     return backend.tap.said
