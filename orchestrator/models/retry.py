@@ -33,13 +33,15 @@ def retry_after_s(headers: Mapping[str, str], *, now: datetime | None = None) ->
         except ValueError:
             continue
         return wait_s if math.isfinite(wait_s) and wait_s >= 0 else None
+    since = now or datetime.now(UTC)
     try:
         date = parsedate_to_datetime(headers.get("retry-after") or "")
-    except ValueError:
+        # "-0000" is parsed as a date without a zone; HTTP dates are always UTC.
+        wait_s = (date.replace(tzinfo=date.tzinfo or UTC) - since).total_seconds()
+    except (ValueError, OverflowError):
+        # Overflow: an hour of a hundred digits, or a zone that leads out of the calendar.
         return None
-    since = now or datetime.now(UTC)
-    # "-0000" is parsed as a date without a zone; HTTP dates are always UTC.
-    return max((date.replace(tzinfo=date.tzinfo or UTC) - since).total_seconds(), 0.0)
+    return max(wait_s, 0.0)
 
 
 def next_wait_s(

@@ -6,6 +6,8 @@ Holds: nothing is raised but a violation of the protocol; what is accepted is wi
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from orchestrator.broker.claims import (
     Claim,
     ClaimedHello,
@@ -38,9 +40,10 @@ def check_claim(claim: Claim, *, raw_bytes: int) -> None:
             assert 1 <= claim.min_version <= claim.max_version
             assert len(claim.image_release) <= 100
             assert len(claim.kernel_release) <= 200
-            assert len(claim.walls.network_interfaces) <= 64
-            assert len(claim.walls.supplementary_gids) <= 64
-            assert all(len(name) <= 64 for name in claim.walls.network_interfaces)
+            for wall in asdict(claim.walls).values():
+                if isinstance(wall, frozenset | dict):
+                    assert len(wall) <= 64
+                    assert all(len(item) <= 64 for item in wall if isinstance(item, str))
         case ClaimedOutput():
             assert claim.offset_bytes >= 0
             # What a message holds beside its data would be memory that no limit counts.

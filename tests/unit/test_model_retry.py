@@ -24,6 +24,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
         ({"retry-after": ""}, None),
+        ({"retry-after": f"21 Oct 26 0:0{'1' * 80}"}, None),
     ],
 )
 def test_wait_an_endpoint_asks_for_is_read(headers: dict[str, str], wait_s: float | None) -> None:
