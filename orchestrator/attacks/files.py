@@ -256,9 +256,13 @@ return {"descriptors": " ".join(found)[:200] or "none",
         "walk out by the root or working directory of another process",
         """
 return {f"/proc/1/{name}": attempt(os.listdir, f"/proc/1/{name}/")
-        for name in ("root", "cwd", "fd", "map_files")}
+        for name in ("root", "cwd", "map_files", "task/1/root")}
 """,
-        barriers=(barrier(Wall.WORKER, "EACCES", "EPERM"), LANDLOCK),
+        barriers=(
+            barrier(Wall.WORKER, "EACCES", "EPERM"),
+            LANDLOCK,
+            barrier(Wall.GVISOR, "ENOENT"),
+        ),
         threat="worker-memory",
         positions=(Position.CELL,),
     ),

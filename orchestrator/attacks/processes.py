@@ -49,18 +49,46 @@ def _attack(  # noqa: PLR0913 - an attack's own parts; the rest is the same for 
 
 PROCESS_ATTACKS: Final = (
     _attack(
+        "token-of-the-worker",
+        "read the token from the worker's memory, or take over its stream",
+        """
+def read_memory():
+    with open("/proc/1/mem", "rb", buffering=0) as file:
+        file.seek(2**22)
+        file.read(1)
+answers = {"memory": attempt(read_memory)}
+for number in range(64):
+    path = f"/proc/1/fd/{number}"
+    try:
+        is_stream = os.readlink(path).startswith("socket:")
+    except OSError as error:
+        answers.setdefault("descriptors", named(error.errno))
+        continue
+    if is_stream:
+        answers[f"stream {number}"] = opened(path, os.O_RDWR | os.O_NONBLOCK)
+return answers
+""",
+        threat="worker-memory",
+        barriers=(_WORKERS_DOOR, LANDLOCK, barrier(Wall.WORKER, "ENOENT", "ENXIO")),
+    ),
+    _attack(
         "look-into-the-worker",
-        "read the worker's memory, descriptors or environment, where the token is",
+        "learn where the worker's memory lies and what it has open, and write to its pipes",
         """
 def read(path):
     with open(path, "rb", buffering=0):
         pass
-WAYS = {"mem": read, "environ": read, "auxv": read, "maps": read, "fd": os.listdir,
-        "cwd": os.listdir, "exe": os.readlink, "ns/net": os.readlink, "stack": read}
-return {name: attempt(way, f"/proc/1/{name}") for name, way in WAYS.items()}
+WAYS = {"environ": read, "auxv": read, "maps": read, "fd": os.listdir, "cwd": os.listdir,
+        "exe": os.readlink, "ns/net": os.readlink, "stack": read}
+answers = {name: attempt(way, f"/proc/1/{name}") for name, way in WAYS.items()}
+for number in range(64):
+    if attempt(os.readlink, f"/proc/1/fd/{number}") == "done":
+        if os.readlink(f"/proc/1/fd/{number}").startswith("pipe:"):
+            answers["pipes"] = opened(f"/proc/1/fd/{number}", os.O_WRONLY | os.O_NONBLOCK)
+return answers
 """,
         threat="worker-memory",
-        barriers=(_WORKERS_DOOR, LANDLOCK),
+        barriers=(_WORKERS_DOOR, LANDLOCK, barrier(Wall.GVISOR, "ENOENT")),
     ),
     _attack(
         "seize-the-worker",

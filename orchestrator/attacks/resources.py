@@ -204,20 +204,22 @@ if child == 0:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
     attempt(offer)
-    pages = mmap.mmap(-1, limit + 64 * 2**20)
-    block = b"a" * 2**20
-    for offset in range(0, len(pages), 2**20):
-        pages[offset:offset + 2**20] = block
-        touched[:8] = struct.pack("=Q", offset)
+    held, block = [], b"a" * 2**20
+    try:
+        for number in range((limit >> 20) + 64):
+            held.append(mmap.mmap(-1, 2**20))
+            held[-1][:] = block
+            touched[:8] = struct.pack("=Q", number << 20)
+    except (MemoryError, OSError):
+        os._exit(3)
     os._exit(0)
 status = os.waitpid(child, 0)[1]
-count = struct.unpack("=Q", touched[:8])[0]
-if os.WIFSIGNALED(status) and count <= limit:
-    return {"memory and swap": "ended at the limit"}
-return {"memory and swap": "done" if not os.WIFSIGNALED(status) or count > limit else "ended"}
+if struct.unpack("=Q", touched[:8])[0] > limit or status == 0:
+    return {"memory and swap": "done"}
+return {"memory and swap": "ended at the limit" if os.WIFSIGNALED(status) else "refused"}
 """,
         threat="memory",
-        wall=barrier(Wall.MEMORY_LIMIT, "ended at the limit"),
+        wall=barrier(Wall.MEMORY_LIMIT, "ended at the limit", "refused"),
         judge=ends_at_the_limit,
     ),
 )
