@@ -20,7 +20,7 @@ from orchestrator.attacks.runner import ResultSink, Runner
 from orchestrator.attacks.scene import open_scene
 from orchestrator.attacks.settling import AttackResult
 from orchestrator.domain import LanguagePolicy
-from orchestrator.errors import SandboxError
+from orchestrator.errors import SandboxError, SandboxStartError
 from orchestrator.sandbox.docker_backend import DockerBackend, open_docker_backend
 from orchestrator.sandbox.docker_client import connect
 from orchestrator.sandbox.engine_calls import CALL_TIMEOUT_S, Engine
@@ -97,9 +97,9 @@ async def attack_host(settings: Settings, attacks: Sequence[Attack], *, sink: Re
     async with open_runner(settings, sink=keep) as runner:
         try:
             results = list(await runner.run(attacks))
-        except SandboxError as error:
+        except (SandboxError, OSError) as error:
             if not results:
-                raise
+                raise SandboxStartError(f"the battery could not begin: {error}") from error
             problem = f"the battery ended early: {error}"
         return Report(
             results=tuple(results),

@@ -102,52 +102,85 @@ class Runner:
         """Runs attacks in one sandbox, in another one where it is lost.
 
         Raises:
-            SandboxStartError: No sandbox could be had.
+            SandboxStartError: No sandbox could be had for the first of them.
         """
         results: list[AttackResult] = []
         left = list(attacks)
         while left:
-            async with self._open_cells() as (sandbox, grounds), AsyncExitStack() as neighbours:
-                neighbour: Sandbox | None = None
-                while left:
-                    attack = left.pop(0)
-                    if attack.is_later_elsewhere and neighbour is None:
-                        neighbour = await neighbours.enter_async_context(
-                            self._provider.open(EchoQueries())
-                        )
-                    seen = await self._see_cell(attack, sandbox, neighbour)
-                    results.append(self._tell(attack, Position.CELL, seen, grounds))
-                    if seen.lost:
-                        break
+            try:
+                await self._run_until_lost(left, results)
+            except SandboxError as error:
+                if not results:
+                    raise
+                results += self._give_up(left, Position.CELL, error)
         return results
+
+    async def _run_until_lost(self, left: list[Attack], results: list[AttackResult]) -> None:
+        """Moves attacks from `left` to `results` until the sandbox is lost, or none is left."""
+        async with self._open_cells() as (sandbox, grounds), AsyncExitStack() as neighbours:
+            neighbour: Sandbox | None = None
+            while left:
+                if left[0].is_later_elsewhere and neighbour is None:
+                    neighbour = await neighbours.enter_async_context(
+                        self._provider.open(EchoQueries())
+                    )
+                attack = left.pop(0)
+                seen = await self._see_cell(attack, sandbox, neighbour)
+                results.append(self._tell(attack, Position.CELL, seen, grounds))
+                if seen.lost:
+                    return
 
     async def _run_in_one_worker(self, attacks: Sequence[Attack]) -> list[AttackResult]:
         """Likewise in the worker's place."""
         results: list[AttackResult] = []
         left = list(attacks)
         while left:
-            async with self._open_hostile_worker() as worker:
-                grounds = await self._learn_worker(worker)
-                while left:
-                    attack = left.pop(0)
-                    seen = await self._see_worker(attack, worker)
-                    results.append(self._tell(attack, Position.WORKER, seen, grounds))
-                    if seen.lost:
-                        break
+            try:
+                await self._run_in_worker_until_lost(left, results)
+            except SandboxError as error:
+                if not results:
+                    raise
+                results += self._give_up(left, Position.WORKER, error)
         return results
+
+    async def _run_in_worker_until_lost(
+        self, left: list[Attack], results: list[AttackResult]
+    ) -> None:
+        async with self._open_hostile_worker() as worker:
+            grounds = await self._learn_worker(worker)
+            while left:
+                attack = left.pop(0)
+                seen = await self._see_worker(attack, worker)
+                results.append(self._tell(attack, Position.WORKER, seen, grounds))
+                if seen.lost:
+                    return
 
     async def _run_apart(self, attacks: Sequence[Attack]) -> list[AttackResult]:
         """Runs each attack in a sandbox of its own."""
         turns = asyncio.Semaphore(_DESTRUCTIVE_AT_A_TIME)
 
         async def run(attack: Attack) -> AttackResult:
-            async with turns, self._open_cells() as (sandbox, grounds):
-                seen = await self._see_destruction(attack, sandbox)
-                return self._tell(attack, Position.CELL, seen, grounds)
+            try:
+                async with turns, self._open_cells() as (sandbox, grounds):
+                    seen = await self._see_destruction(attack, sandbox)
+                    return self._tell(attack, Position.CELL, seen, grounds)
+            except SandboxError as error:
+                if Position.CELL not in self.grounds:
+                    raise
+                [result] = self._give_up([attack], Position.CELL, error)
+                return result
 
         alone = [await run(attack) for attack in attacks if attack.is_heavy]
         others = (run(attack) for attack in attacks if not attack.is_heavy)
         return [*alone, *await asyncio.gather(*others)]
+
+    def _give_up(
+        self, left: list[Attack], position: Position, error: SandboxError
+    ) -> list[AttackResult]:
+        """Empties `left` into results that say there was no sandbox to attack."""
+        seen = Observation(lost=f"there was none to attack: {error}")
+        attacks, left[:] = tuple(left), []
+        return [self._tell(attack, position, seen, self.grounds[position]) for attack in attacks]
 
     def _tell(
         self, attack: Attack, position: Position, seen: Observation, grounds: Grounds

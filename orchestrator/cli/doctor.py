@@ -63,7 +63,9 @@ def doctor(
     report: Report | None = None
     try:
         if attack:
-            report = run_until_signal(_attack(settings), note=say)
+            # What the product warns of meanwhile is what is being done to it.
+            with logs_to(lambda _sentence: None):
+                report = run_until_signal(_attack(settings), note=say)
         elif not quick and _can_be_tried(findings):
             with logs_to(say):
                 findings += run_until_signal(try_limits(settings), note=say)

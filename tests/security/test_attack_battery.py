@@ -1,9 +1,9 @@
-"""The battery of `rlm doctor --attack`: every attack stopped, and seen to get through where it may.
+"""The battery of `rlm doctor --attack`: what its report means.
 
-A report that says "stopped" means something only because the same attack comes out "not stopped"
-where the wall it met is down. Each control takes one wall down and runs the attacks that it alone,
-or it before all others, should stop, from the worker's place: behind no guard rail of the REPL
-process.
+That every attack is stopped is in test_attack_report.py. "Stopped" means something only because the
+same attack comes out "not stopped" where the wall it met is down. Each control takes one wall down
+and runs the attacks that it alone, or it before all others, should stop, from the worker's place:
+behind no guard rail of the REPL process.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.attack_grounds import attacks_of, results_of
 from support.docker_sandboxes import Weakening
+from support.second_stage import NO_SECOND_STAGE
 from support.weakenings import (
     ALL_RIGHTS,
     DEFAULT_CAPABILITIES,
@@ -27,7 +28,6 @@ from support.weakenings import (
 )
 
 from orchestrator.attacks.attack import Position, Verdict
-from orchestrator.attacks.battery import BATTERY
 from orchestrator.attacks.walls import Wall
 
 pytestmark = pytest.mark.docker
@@ -158,43 +158,44 @@ def is_open(verdict: Verdict) -> bool:
     return verdict is Verdict.NOT_STOPPED
 
 
-async def test_no_attack_from_the_workers_place_gets_through() -> None:
-    """Whoever takes the worker over still meets the walls: each attack is stopped by one."""
-    attacks = attacks_of(
-        *(one.attack_id for one in BATTERY if Position.WORKER in one.positions),
-        position=Position.WORKER,
-    )
-
-    results = await results_of(attacks)
-
-    assert seen_otherwise(results.values()) == {}
-    assert all(result.stopped_by for result in results.values() if is_stopped(result.verdict))
+_OPEN_WORKER = """
+import runpy
+from sandbox_image import hardening
+hardening.forbid_inspection = lambda: None
+runpy.run_module("sandbox_image", run_name="__main__", alter_sys=True)
+"""
 
 
-async def test_no_attack_from_a_cell_gets_through() -> None:
-    """Each attack from a cell is stopped, and every session that should go on does."""
-    attacks = attacks_of(
-        *(one.attack_id for one in BATTERY if Position.CELL in one.positions),
-        position=Position.CELL,
-    )
-
-    results = await results_of(attacks)
-
-    assert seen_otherwise(results.values()) == {}
-    assert all(result.stopped_by for result in results.values() if is_stopped(result.verdict))
+def _with_an_open_worker(config: Config) -> None:
+    config["Entrypoint"] = [
+        *("/usr/bin/python3.13", "-I", "-c"),
+        _OPEN_WORKER,
+    ]
 
 
-def is_stopped(verdict: Verdict) -> bool:
-    return verdict is Verdict.STOPPED
+#: Likewise for what a cell meets before any wall: guard rails, and what the worker does itself.
+GET_THROUGH_FROM_A_CELL: dict[str, tuple[Weakening, tuple[str, ...]]] = {
+    "no second stage": (
+        NO_SECOND_STAGE,
+        ("command-the-worker", "locks-of-another", "watches", "signal-everything"),
+    ),
+    "a worker that can be looked into": (
+        Weakening(change=_with_an_open_worker),
+        ("look-into-the-worker",),
+    ),
+}
 
 
-def seen_otherwise(results: Any) -> dict[str, str]:  # noqa: ANN401 - of results
-    """Returns what was not stopped, but for what cannot be tried on the host at hand."""
-    return {
-        result.attack.attack_id: f"{result.verdict}: {result.why}"
-        for result in results
-        if result.verdict not in {Verdict.STOPPED, Verdict.NOT_APPLICABLE}
-    }
+@pytest.mark.parametrize("rail", GET_THROUGH_FROM_A_CELL)
+async def test_attack_gets_through_where_its_guard_rail_is_down_control(rail: str) -> None:
+    """The same of attacks that are tried from a cell alone."""
+    weakening, names = GET_THROUGH_FROM_A_CELL[rail]
+
+    results = await results_of(attacks_of(*names, position=Position.CELL), weakening=weakening)
+
+    assert {
+        name: result.why for name, result in results.items() if not is_open(result.verdict)
+    } == {}
 
 
 async def test_evidence_names_the_wall_that_is_left() -> None:

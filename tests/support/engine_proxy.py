@@ -26,6 +26,7 @@ class EngineProxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self.replacement: tuple[bytes, bytes] | None = None
+        self._answer_replacement: tuple[bytes, bytes] | None = None
         self._pretences: list[tuple[bytes, bytes]] = []
         self._fateful: bytes | None = None
         self._is_held = asyncio.Event()
@@ -47,6 +48,11 @@ class EngineProxy:
         """
         assert len(found) == len(instead)
         self._pretences.append((found, instead))
+
+    def twist_answer(self, said: bytes, instead: bytes) -> None:
+        """Has the product read `instead` where the engine says `said`; both are of one length."""
+        assert len(said) == len(instead)
+        self._answer_replacement = (said, instead)
 
     def hold_up(self) -> None:
         """Stops passing anything on, without closing: an engine that hangs."""
@@ -112,6 +118,8 @@ class EngineProxy:
                 await self._flows.wait()
                 if is_request and self.replacement is not None:
                     data = data.replace(*self.replacement)
+                if not is_request and self._answer_replacement is not None:
+                    data = data.replace(*self._answer_replacement)
                 for pretence in () if is_request else self._pretences:
                     data = data.replace(*pretence)
                 writer.write(data)
