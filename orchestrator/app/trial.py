@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.app.battery import open_runner
 from orchestrator.attacks.attack import Position, Verdict
-from orchestrator.attacks.resources import LIMIT_TRIALS
+from orchestrator.attacks.limits import LIMIT_TRIALS
 from orchestrator.attacks.settling import AttackResult
 from orchestrator.errors import SandboxError
 from orchestrator.sandbox.finding import Finding, Status

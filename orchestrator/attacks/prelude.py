@@ -186,7 +186,7 @@ def lines_of(path):
         return []
 devices = [line.split(":")[0].strip() for line in lines_of("/proc/net/dev")[2:]]
 if devices:
-    found["/proc/net/dev"] = " ".join(devices)
+    found["/proc/net/dev"] = f"devices: {' '.join(devices)}"
 for line in lines_of("/proc/self/mountinfo"):
     fields = line.split()  # not the fourth, which is a path of the host
     if fields[4] in ("/", "/proc/sys", "/tmp"):

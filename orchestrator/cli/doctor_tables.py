@@ -33,6 +33,7 @@ _STYLES = {
 }
 # Where nobody looks at a terminal (a pipe, a file) lines are as long as a page is wide in print.
 _PRINT_WIDTH = 120
+_OUTCOME_WIDTH = max(len(verdict) for verdict in Verdict)  # the same in every group
 _SEEN_CHARS = 200
 _ANSWER_CHARS = 80
 _SETTING_CHARS = 40  # the start of an image's digest tells it apart; the JSON has all of it
@@ -82,7 +83,7 @@ def _table_of(group: Group, results: Sequence[AttackResult]) -> Table:
     table = Table(
         box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=group.value, title_justify="left"
     )
-    table.add_column("outcome", no_wrap=True)
+    table.add_column("outcome", no_wrap=True, min_width=_OUTCOME_WIDTH)
     table.add_column("attack", ratio=3)
     table.add_column("from", no_wrap=True)
     table.add_column("stopped by: how that is known", ratio=4, overflow="fold")

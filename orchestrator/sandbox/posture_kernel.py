@@ -196,19 +196,19 @@ def _judge_rule(rule: _Rule, settings: Mapping[str, int]) -> Finding:
     low = [name for name, least in rule.settings.items() if settings.get(name, -1) < least]
     if not low:
         return Finding(name=rule.name, status=Status.OK, found=found, expected=expected)
-    missing = [name for name in low if name not in settings]
-    remedy = "; ".join(
-        f"sysctl -w {_dotted(name)}={rule.settings[name]}" for name in low if name in settings
-    )
-    if missing:
+    remedies = []
+    if present := [name for name in low if name in settings]:
+        values = " ".join(f"{_dotted(name)}={rule.settings[name]}" for name in present)
+        remedies.append(f"Set it: sysctl -w {values}")
+    if missing := [name for name in low if name not in settings]:
         absent = ", ".join(_dotted(name) for name in missing)
-        remedy = f"{remedy}{'; ' if remedy else ''}a kernel with {absent}"
+        remedies.append(f"Use a kernel that has {absent}")
     return Finding(
         name=rule.name,
         status=Status.WARNING,
         found=found,
         expected=expected,
-        advice=f"{remedy}. Else {rule.why}.",
+        advice=f"{'; '.join(remedies)}. Else {rule.why}.",
     )
 
 

@@ -35,9 +35,9 @@ from orchestrator.attacks.judges import (
     refused_later,
     survived,
 )
+from orchestrator.attacks.limits import LIMIT_TRIALS
 from orchestrator.attacks.prelude import PROOFS, cell_of, probing_cell, read_told
 from orchestrator.attacks.report import Report
-from orchestrator.attacks.resources import LIMIT_TRIALS
 from orchestrator.attacks.scenarios import SCENARIOS
 from orchestrator.attacks.scene import Scene
 from orchestrator.attacks.settling import AttackResult, Grounds, settle

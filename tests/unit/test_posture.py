@@ -225,7 +225,7 @@ def test_each_gap_is_found_and_named(
         ("swap", with_kernel(swap_bytes=2**31), "2.0 GiB"),
         ("links", with_setting("fs/protected_symlinks", 0), "sysctl -w fs.protected_symlinks=1"),
         ("tracing", with_setting("kernel/yama/ptrace_scope", 0), "ptrace_scope=1"),
-        ("tracing", with_setting("kernel/yama/ptrace_scope", None), "a kernel with"),
+        ("tracing", with_setting("kernel/yama/ptrace_scope", None), "a kernel that has"),
         ("kernel-addresses", with_setting("kernel/kptr_restrict", 0), "kptr_restrict=1"),
         ("kernel-log", with_setting("kernel/dmesg_restrict", 0), "dmesg_restrict=1"),
         ("kernel-counters", with_setting("kernel/perf_event_paranoid", 1), "paranoid=2"),
