@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from orchestrator.attacks.attack import Attack, Barrier, Group, Judge, Position
-from orchestrator.attacks.barriers import LANDLOCK, REPL_FILTER, barrier
+from orchestrator.attacks.barriers import FILTERED, barrier
 from orchestrator.attacks.judges import ends_at_the_limit, refused
 from orchestrator.attacks.walls import Wall
 
@@ -249,11 +249,11 @@ return answers
         title="use up what the host counts by user over all its containers",
         group=Group.RESOURCES,
         threat="tidiness",
-        barriers=(REPL_FILTER, LANDLOCK),
+        barriers=FILTERED,
         source="""
 return {"inotify": system_call("inotify_init1", -1)}
 """,
         judge=refused,
-        positions=_CELL,
+        is_on_the_kernel=True,
     ),
 )

@@ -84,6 +84,7 @@ GET_THROUGH: dict[str, tuple[Weakening, tuple[str, ...]]] = {
             "compare-processes",
             "user-namespace",
             "secret-memory",
+            "watches",
         ),
     ),
     "capabilities within reach": (DEFAULT_CAPABILITIES, ("capabilities-left",)),
@@ -177,7 +178,7 @@ def _with_an_open_worker(config: Config) -> None:
 GET_THROUGH_FROM_A_CELL: dict[str, tuple[Weakening, tuple[str, ...]]] = {
     "no second stage": (
         NO_SECOND_STAGE,
-        ("command-the-worker", "locks-of-another", "watches", "signal-everything"),
+        ("command-the-worker", "locks-of-another"),
     ),
     "a worker that can be looked into": (
         Weakening(change=_with_an_open_worker),
