@@ -19,7 +19,7 @@ import traceback
 from io import TextIOWrapper
 from pathlib import Path
 
-from sandbox_image.repl import landlock, sqlite_locking
+from sandbox_image.repl import landlock
 from sandbox_image.repl.asking import Asker
 from sandbox_image.repl.channel import (
     ChannelClosedError,
@@ -31,11 +31,14 @@ from sandbox_image.repl.channel import (
 )
 from sandbox_image.repl.confinement import confine
 from sandbox_image.repl.contexts import ContextAssembly
+from sandbox_image.repl.first_import import after_first_import
 from sandbox_image.repl.mailbox import Interrupts, Mailbox
 from sandbox_image.repl.memory_limit import limit_memory
 from sandbox_image.repl.namespace import Namespace
+from sandbox_image.repl.resource_tracking import track_nothing
 from sandbox_image.repl.running import CellRunner
 from sandbox_image.repl.signalling import signal_by_thread
+from sandbox_image.repl.sqlite_locking import lock_by_directory
 
 #: Kept free for the worker and the spares when the REPL process is held to its soft limit.
 _RESERVED_BYTES = 96 * 2**20
@@ -205,7 +208,8 @@ def repl_main(
     try:
         _become_ordinary(connection, stdout=stdout, stderr=stderr)
         signal_by_thread()
-        sqlite_locking.keep_off_kernel_locks()
+        after_first_import("_sqlite3", lock_by_directory)
+        after_first_import("multiprocessing.resource_tracker", track_nothing)
         loop = ReplLoop(connection)
         confinement = confine(worker_pid=worker_pid, hidden=hidden)
         connection.sendall(encode(FrameKind.CONFINED, confinement.as_json()))

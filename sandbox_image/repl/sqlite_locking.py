@@ -7,10 +7,6 @@ permission denied": SQLite locks with fcntl(2), which the REPL process has given
 from __future__ import annotations
 
 import ctypes
-import sys
-from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _LIBRARY = "libsqlite3.so.0"
@@ -19,29 +15,8 @@ _LIBRARY = "libsqlite3.so.0"
 _FILE_SYSTEM = b"unix-dotfile"
 
 
-class _SqliteFinder(MetaPathFinder):
-    """Sees the first import of SQLite's module, and finds nothing itself."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Prepares SQLite when its module is about to be loaded."""
-        del path, target
-        if name == "_sqlite3":
-            sys.meta_path.remove(self)
-            _lock_by_directory()
-        return None
-
-
-def keep_off_kernel_locks() -> None:
-    """Sees to it that SQLite, once a cell imports it, locks by directories.
-
-    Not at once: loading the library takes longer than all else that a REPL process does first.
-    """
-    sys.meta_path.insert(0, _SqliteFinder())
-
-
-def _lock_by_directory() -> None:
+def lock_by_directory(_sqlite3: ModuleType) -> None:
+    """Makes it the default of the library that the module has loaded."""
     try:
         library = ctypes.CDLL(_LIBRARY)
     except OSError:

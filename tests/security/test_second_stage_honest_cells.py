@@ -46,9 +46,17 @@ HONEST = {
         "queue = multiprocessing.SimpleQueue(); queue.put(2); assert queue.get() == 2"
     ),
     "shared memory": (
+        "import multiprocessing\n"
         "from multiprocessing import shared_memory\n"
-        "block = shared_memory.SharedMemory(create=True, size=100, track=False)\n"
-        "block.buf[0] = 1; block.close(); block.unlink()"
+        "import inspect\n"
+        "block = shared_memory.SharedMemory(create=True, size=100)\n"
+        "def work(): block.buf[0] = 7\n"
+        "process = multiprocessing.Process(target=work)\n"
+        "process.start(); process.join(); assert block.buf[0] == 7\n"
+        "block.close(); block.unlink()\n"
+        "numbers = shared_memory.ShareableList([1, 2])\n"
+        "assert list(numbers) == [1, 2]; numbers.shm.close(); numbers.shm.unlink()\n"
+        "assert 'class ResourceTracker' in inspect.getsource(multiprocessing.resource_tracker)"
     ),
     "a connected pair": (
         "a, b = socket.socketpair()\n"

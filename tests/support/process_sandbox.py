@@ -81,12 +81,17 @@ class ProcessBackend:
 
     @property
     def promised_walls(self) -> Walls:
-        """What a worker finds around itself: that of this process, which is nothing."""
+        """What a worker finds around itself: that of this process, which is nothing.
+
+        What the REPL process gives up it gives up here as well; only a worker of root's may look
+        into it all the same.
+        """
         found: dict[str, Any] = asdict(find_walls())
         found["is_host_kernel"] = found.pop("kernel_release") == platform.release()
         for name, value in found.items():
             if isinstance(value, tuple):
                 found[name] = frozenset(value)
+        found |= {"repl_open_calls": frozenset(), "repl_seccomp_mode": 2}
         return Walls(**found)
 
     async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> ProcessContainer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,6 +109,30 @@ def test_processes_of_its_own_can_be_ended() -> None:
         "except TypeError: ends.append('TypeError')\n"
         "print(json.dumps(ends))"
     ) == ["done", "done", 15, "ESRCH", "EPERM", "EPERM", "TypeError"]
+
+
+def test_worker_whose_repl_process_cannot_be_confined_ends_in_words() -> None:
+    """Without a wall that was to be put up nobody says hello, and the log says which it was."""
+    script = (
+        "import runpy, sys\n"
+        "from sandbox_image.repl import system_call_filter\n"
+        "def refuse(*_): raise OSError(22, 'no seccomp filter')\n"
+        "system_call_filter.install = refuse\n"
+        "runpy.run_module('sandbox_image', run_name='__main__', alter_sys=True)"
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "token").write_text("0" * 64)
+        ended = subprocess.run(
+            [sys.executable, "-c", script, directory],
+            capture_output=True,
+            check=False,
+            timeout=60,
+            text=True,
+        )
+
+    assert ended.returncode == 1
+    assert "the REPL process: it ended before it was confined" in ended.stderr
+    assert "no seccomp filter" in ended.stderr
 
 
 @pytest.mark.skipif(landlock.version() < 2, reason="this kernel has no Landlock to try")
