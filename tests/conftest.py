@@ -9,7 +9,9 @@ from support.runtimes import BOTH, RUNC, RuntimeUnderTest, is_left_out, tested_u
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Has each test that is marked so run once under each runtime."""
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
-    if "both_runtimes" in marks:
+    # A wall is tried under both without being asked to: nobody is to forget it.
+    is_attack = "docker" in marks and metafunc.definition.path.parent.name == "security"
+    if is_attack or "both_runtimes" in marks:
         metafunc.parametrize("runtime", BOTH, indirect=True, scope="module")
 
 

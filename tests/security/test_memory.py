@@ -7,12 +7,15 @@ from dataclasses import replace
 import psutil
 import pytest
 import pytest_asyncio
-from support.docker_sandboxes import LIMITS, open_sandbox
+from support.broker_host import EchoQueries
+from support.docker_sandboxes import LIMITS, open_provider, open_sandbox
 from support.probes import goes_on, probe, run
+from support.runtimes import RuntimeUnderTest, under_test
 from support.weakenings import lift
 
 from orchestrator.domain import Outcome, VariableState
-from orchestrator.ports import Sandbox
+from orchestrator.errors import SandboxLostError
+from orchestrator.ports import Sandbox, SandboxProvider
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
 
@@ -55,7 +58,17 @@ ended = [os.waitpid(pid, os.WNOHANG)[1] for pid in children]
 FREE = "texts = text = pages = [os.close(number) for number in globals().pop('descriptors', ())]"
 #: The filter of system calls refuses such files. Whether their memory counts is another wall.
 MEMORY_FILES_ALLOWED = lift("hidden-programs")
+#: Why one test stands for runc and another for gVisor.
+WHOLE_SANDBOX = "under gVisor the host's kernel sees one process, the sentry, and ends all of it"
 BEYOND_THE_SOFT_LIMIT = {"shared pages": SHARED_PAGES, "files in memory": MEMORY_FILES}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def provider(runtime: RuntimeUnderTest) -> AsyncIterator[SandboxProvider]:
+    """Sandboxes with the same little memory under every runtime."""
+    assert runtime == under_test()
+    async with open_provider(sandbox=LIMITS) as opened:
+        yield opened
 
 
 async def test_one_string_larger_than_the_limit(shared_sandbox: Sandbox) -> None:
@@ -79,12 +92,14 @@ async def test_many_strings_larger_than_the_limit_together(shared_sandbox: Sandb
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def sandbox_with_memory_files() -> AsyncIterator[Sandbox]:
+async def sandbox_with_memory_files(runtime: RuntimeUnderTest) -> AsyncIterator[Sandbox]:
     """A sandbox whose filter of system calls lets files be made of memory."""
-    async with open_sandbox(weakening=MEMORY_FILES_ALLOWED) as opened:
+    assert runtime == under_test()
+    async with open_sandbox(limits=LIMITS, weakening=MEMORY_FILES_ALLOWED) as opened:
         yield opened
 
 
+@pytest.mark.runc_only(WHOLE_SANDBOX)
 @pytest.mark.parametrize("attack", BEYOND_THE_SOFT_LIMIT.values(), ids=BEYOND_THE_SOFT_LIMIT)
 async def test_memory_that_no_soft_limit_counts(
     sandbox_with_memory_files: Sandbox, attack: str
@@ -102,6 +117,28 @@ async def test_memory_that_no_soft_limit_counts(
     assert await goes_on(sandbox_with_memory_files)
 
 
+@pytest.mark.gvisor_only(WHOLE_SANDBOX)
+@pytest.mark.parametrize("attack", [MEMORY_FILES, SEVERAL_PROCESSES], ids=["files", "processes"])
+async def test_gvisor_that_ran_out_is_lost_in_words(provider: SandboxProvider, attack: str) -> None:
+    """The limit holds, the sandbox ends as a whole, the operator reads why; the next one works."""
+    async with open_sandbox(limits=LIMITS, weakening=MEMORY_FILES_ALLOWED) as sandbox:
+        with pytest.raises(SandboxLostError, match=f"want of memory .limit {LIMIT_MIB} MiB"):
+            await run(sandbox, attack)
+
+    async with provider.open(EchoQueries()) as next_sandbox:
+        assert await goes_on(next_sandbox)
+
+
+@pytest.mark.gvisor_only("there a limit on addresses stands in for the one on data")
+async def test_gvisor_refuses_shared_pages_in_the_cell(shared_sandbox: Sandbox) -> None:
+    """What no soft limit counts under runc is an error in the cell, and costs nothing."""
+    result = await run(shared_sandbox, SHARED_PAGES)
+
+    assert (result.outcome, result.state) == (Outcome.RAISED, VariableState.KEPT)
+    assert await goes_on(shared_sandbox)
+
+
+@pytest.mark.runc_only(WHOLE_SANDBOX)
 async def test_several_processes_share_one_limit(sandbox: Sandbox) -> None:
     """What a cell starts counts with the cell: some of it dies, the worker does not."""
     result = await run(sandbox, f"{SEVERAL_PROCESSES}\ntell(ended)")
@@ -120,8 +157,11 @@ async def test_memory_control() -> None:
         assert await probe(sandbox, f"{SEVERAL_PROCESSES}\ntell(ended)") == [0] * 5
 
 
-async def test_scratch_counts_as_memory(sandbox: Sandbox) -> None:
-    """What lies in /tmp is no second memory beside the first."""
+async def test_scratch_counts_as_memory(sandbox: Sandbox, runtime: RuntimeUnderTest) -> None:
+    """What lies in /tmp is no second memory beside the first.
+
+    Under gVisor half of what is left over takes a sandbox beyond its limit, and ends it whole.
+    """
     tmp_mib = LIMITS.tmp_bytes // MIB
     await probe(
         sandbox,
@@ -130,12 +170,17 @@ async def test_scratch_counts_as_memory(sandbox: Sandbox) -> None:
         "tell(0)",
     )
 
+    if runtime.is_gvisor:
+        with pytest.raises(SandboxLostError, match="want of memory"):
+            await run(sandbox, f"text = 'a' * ({LIMIT_MIB - 2 * tmp_mib} * 2**20)")
+        return
     result = await run(sandbox, SHARED_PAGES.replace(str(LIMIT_MIB + 50), str(LIMIT_MIB - tmp_mib)))
 
     assert result.outcome is Outcome.KILLED
     assert await goes_on(sandbox)
 
 
+@pytest.mark.runc_only("gVisor shows no control group; what the engine set is read back from it")
 async def test_there_is_no_swap(shared_sandbox: Sandbox) -> None:
     """What memory does not hold is not written to a disk: the kernel names both limits."""
     version_1 = "/sys/fs/cgroup/memory/memory{}limit_in_bytes"

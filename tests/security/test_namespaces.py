@@ -3,12 +3,15 @@
 The list of what a tidy jail shows is sunwalker-box's, as far as it holds for a container.
 """
 
+import asyncio
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.docker_sandboxes import LIMITS, told_in_another
+from support.docker_sandboxes import LIMITS, container_id_of, engine_client, told_in_another
 from support.probes import probe
+from support.runtimes import RuntimeUnderTest
 from support.weakenings import (
     FOREIGN_INIT,
     HOST_NAMES,
@@ -25,7 +28,12 @@ pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
 KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
 NAMESPACES = f"tell({{kind: os.readlink('/proc/self/ns/' + kind) for kind in {KINDS}}})"
 
-NODE_NAME = "tell([os.uname().nodename, open('/proc/sys/kernel/domainname').read().strip()])"
+#: The domain's name is not in every kernel's /proc.
+NODE_NAME = """
+domain = "/proc/sys/kernel/domainname"
+tell([os.uname().nodename,
+      open(domain).read().strip() if os.path.exists(domain) else "(none)"])
+"""
 PLACES = "tell(sorted({line.strip().split(':', 2)[2] for line in open('/proc/self/cgroup')}))"
 
 #: What a program may expect to find, and nothing that stands for hardware or a terminal in use.
@@ -33,6 +41,11 @@ DEVICES = {
     *("fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm"),
     *("stderr", "stdin", "stdout", "tty", "urandom", "zero"),
 }
+#: What gVisor's own kernel has besides: neither leads to a device of the host.
+DEVICES_OF_GVISOR = {"fuse", "net"}
+OPEN_DEVICES_OF_GVISOR = """
+tell([attempt(os.open, path, os.O_RDWR) for path in ("/dev/fuse", "/dev/net/tun")])
+"""
 LIST_DEVICES = "tell(os.listdir('/dev'))"
 TERMINALS = """
 tell([attempt(os.open, path, os.O_RDONLY) for path in ("/dev/console", "/dev/tty")])
@@ -57,10 +70,18 @@ tell({
 """
 
 
+def score_on_the_host(container_id: str) -> str:
+    """Returns how gladly the host's kernel ends a container's first process (proc(5))."""
+    with closing(engine_client()) as client:
+        process_id = client.api.inspect_container(container_id)["State"]["Pid"]
+    return Path(f"/proc/{process_id}/oom_score_adj").read_text("ascii").strip()
+
+
 def namespace_of_host(kind: str) -> str:
     return str(Path(f"/proc/self/ns/{kind}").readlink())
 
 
+@pytest.mark.runc_only("gVisor's namespaces are its own kernel's: none could be the host's")
 async def test_every_namespace_is_the_sandboxs_own(shared_sandbox: Sandbox) -> None:
     """A cell shares none of the six with the host, so nothing that is named in them."""
     told = await probe(shared_sandbox, NAMESPACES)
@@ -79,7 +100,7 @@ async def test_every_namespace_control() -> None:
 async def test_the_host_is_not_named(shared_sandbox: Sandbox) -> None:
     """Neither the host's name nor the container's place on it is told."""
     assert await probe(shared_sandbox, NODE_NAME) == ["sandbox", "(none)"]
-    assert await probe(shared_sandbox, PLACES) == ["/"]
+    assert set(await probe(shared_sandbox, PLACES)) <= {"/"}  # gVisor lists no group
 
 
 async def test_the_host_is_named_control() -> None:
@@ -90,14 +111,34 @@ async def test_the_host_is_named_control() -> None:
     assert await told_in_another(PLACES, weakening=HOST_NAMES) != ["/"]
 
 
-async def test_no_device_is_there_but_the_harmless(shared_sandbox: Sandbox) -> None:
+async def test_whose_kernel_it_is(shared_sandbox: Sandbox, runtime: RuntimeUnderTest) -> None:
+    """Under gVisor it is not the host's, whatever the engine calls the runtime."""
+    release = await probe(shared_sandbox, "tell(os.uname().release)")
+
+    assert (release != os.uname().release) is runtime.is_gvisor
+
+
+async def test_no_device_is_there_but_the_harmless(
+    shared_sandbox: Sandbox, runtime: RuntimeUnderTest
+) -> None:
     """What is in /dev is a list that is known, and none of it is hardware."""
-    assert set(await probe(shared_sandbox, LIST_DEVICES)) <= DEVICES
+    found = set(await probe(shared_sandbox, LIST_DEVICES))
+
+    assert found <= (DEVICES | DEVICES_OF_GVISOR if runtime.is_gvisor else DEVICES)
+
+
+@pytest.mark.gvisor_only("runc's containers have neither")
+async def test_devices_of_gvisor_cannot_be_opened(shared_sandbox: Sandbox) -> None:
+    """They are there for whoever has capabilities, which nobody has."""
+    assert set(await probe(shared_sandbox, OPEN_DEVICES_OF_GVISOR)) <= {"EACCES", "EPERM"}
 
 
 async def test_there_is_no_terminal(shared_sandbox: Sandbox) -> None:
     """No console and no controlling terminal: nothing can be typed into (CVE-2025-52565)."""
-    assert await probe(shared_sandbox, TERMINALS) == ["ENOENT", "ENXIO"]
+    console, own = await probe(shared_sandbox, TERMINALS)
+
+    assert console == "ENOENT"
+    assert own in {"ENXIO", "EIO"}  # of Linux and of gVisor: no process has one
 
 
 async def test_there_is_no_terminal_control() -> None:
@@ -115,6 +156,15 @@ async def test_the_worker_is_the_first_process_control() -> None:
     assert await told_in_another(FIRST_PROCESS, weakening=FOREIGN_INIT) != "/usr/bin/python3.13"
 
 
+@pytest.mark.gvisor_only("the scores inside are gVisor's own: those that count are its threads'")
+async def test_memory_pressure_ends_gvisor_before_the_host(shared_sandbox: Sandbox) -> None:
+    """To the host's kernel the sandbox is one process, which goes before the host's own."""
+    container_id = container_id_of(shared_sandbox)
+
+    assert await asyncio.to_thread(score_on_the_host, container_id) == "500"
+
+
+@pytest.mark.runc_only("the scores inside are gVisor's own: those that count are its threads'")
 async def test_memory_pressure_ends_sandboxes_before_the_host(shared_sandbox: Sandbox) -> None:
     """A host short of memory takes a sandbox, of it the cell first, and swaps none of it out."""
     told = await probe(shared_sandbox, PRESSURE)

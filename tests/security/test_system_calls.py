@@ -15,6 +15,7 @@ import pytest_asyncio
 from support.broker_host import EchoQueries
 from support.docker_sandboxes import open_provider, open_sandbox, told_in_another
 from support.probes import goes_on, probe, run
+from support.runtimes import RuntimeUnderTest, under_test
 from support.second_stage import NO_SECOND_STAGE, together
 from support.weakenings import EMPTY_PROFILE, THE_RULES_OF_32_BITS, lift
 
@@ -67,8 +68,9 @@ async def errors(bare_sandbox: Sandbox) -> Errors:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def open_sandbox_of_all_groups() -> AsyncIterator[Sandbox]:
+async def open_sandbox_of_all_groups(runtime: RuntimeUnderTest) -> AsyncIterator[Sandbox]:
     """A sandbox in which no group is refused."""
+    assert runtime == under_test()
     async with open_sandbox(weakening=OPEN) as opened:
         yield opened
 

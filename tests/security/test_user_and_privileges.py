@@ -11,6 +11,7 @@ from support.docker_sandboxes import (
     told_in_another,
 )
 from support.probes import probe
+from support.runtimes import RuntimeUnderTest
 from support.second_stage import NO_SECOND_STAGE, together
 from support.weakenings import (
     BRIDGE_NETWORK,
@@ -41,6 +42,10 @@ FIX_ADDRESSES = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
 tell("done" if libc.personality(0x0040000) >= 0 else errno.errorcode[ctypes.get_errno()])
+"""
+NEW_PRIVILEGES_FORBIDDEN = """
+import ctypes
+tell(ctypes.CDLL(None).prctl(39, 0, 0, 0, 0))  # PR_GET_NO_NEW_PRIVS (prctl(2))
 """
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 #: Each needs a capability, named after the call.
@@ -75,13 +80,15 @@ async def test_the_user_control() -> None:
     assert "4242" in (await told_in_another(STATUS, weakening=MORE_GROUPS))["Groups"]
 
 
-async def test_there_are_no_capabilities(shared_sandbox: Sandbox) -> None:
+async def test_there_are_no_capabilities(
+    shared_sandbox: Sandbox, runtime: RuntimeUnderTest
+) -> None:
     """No set holds any, the bounding set included: none could be gained either."""
     status = await probe(shared_sandbox, STATUS)
 
-    assert {name: int(status[name][0], 16) for name in CAPABILITY_SETS} == dict.fromkeys(
-        CAPABILITY_SETS, 0
-    )
+    # gVisor has no ambient capabilities, and lists none.
+    sets = [name for name in CAPABILITY_SETS if name in status or not runtime.is_gvisor]
+    assert {name: int(status[name][0], 16) for name in sets} == dict.fromkeys(sets, 0)
 
 
 async def test_there_are_no_capabilities_control() -> None:
@@ -91,6 +98,13 @@ async def test_there_are_no_capabilities_control() -> None:
     assert int(status["CapBnd"][0], 16) != 0
 
 
+@pytest.mark.gvisor_only("gVisor's list of a process's status does not have it")
+async def test_no_privilege_can_be_gained_under_gvisor(shared_sandbox: Sandbox) -> None:
+    """A setuid file, should there ever be one, gives nothing: the kernel says it when asked."""
+    assert await probe(shared_sandbox, NEW_PRIVILEGES_FORBIDDEN) == 1
+
+
+@pytest.mark.runc_only("gVisor's list of a process's status does not have it")
 async def test_no_privilege_can_be_gained(shared_sandbox: Sandbox) -> None:
     """A setuid file, should there ever be one, gives nothing."""
     assert (await probe(shared_sandbox, STATUS))["NoNewPrivs"] == ["1"]
@@ -141,23 +155,30 @@ async def test_privileged_call_control() -> None:
 
 #: By the wall's name in `Walls`, as the refusal names it.
 MISSING = {
-    "network_interfaces": BRIDGE_NETWORK,
     "uid": ROOT_USER,
     "supplementary_gids": MORE_GROUPS,
     "bounding_capabilities": DEFAULT_CAPABILITIES,
-    "has_no_new_privileges": NEW_PRIVILEGES,
-    "seccomp_mode": NO_SECCOMP,
     "is_root_read_only": WRITABLE_ROOT,
 }
+#: gVisor is registered without a network, and stands in for the other two; see `promised_walls`.
+MISSING_UNDER_RUNC = {
+    "network_interfaces": BRIDGE_NETWORK,
+    "has_no_new_privileges": NEW_PRIVILEGES,
+    "seccomp_mode": NO_SECCOMP,
+}
+ONLY_UNDER_RUNC = pytest.mark.runc_only("gVisor has no network to weaken, and reports neither wall")
 
 
-@pytest.mark.parametrize("wall", MISSING)
+@pytest.mark.parametrize(
+    "wall",
+    [*MISSING, *(pytest.param(wall, marks=ONLY_UNDER_RUNC) for wall in MISSING_UNDER_RUNC)],
+)
 async def test_sandbox_without_a_promised_wall_runs_no_cell(wall: str) -> None:
     """A worker that finds a wall missing is refused before the first cell, and the wall named.
 
     Its control is each of the controls above: told of the weakening, the same container starts.
     """
-    unannounced: Weakening = replace(MISSING[wall], walls=())
+    unannounced: Weakening = replace((MISSING | MISSING_UNDER_RUNC)[wall], walls=())
     async with open_provider(weakening=unannounced) as provider:
         with pytest.raises(SandboxStartError, match=f"{wall}: promised"):
             async with provider.open(EchoQueries()):

@@ -41,7 +41,7 @@ from orchestrator.sandbox.docker_client import DockerClient, connect
 from orchestrator.sandbox.engine_calls import CALL_TIMEOUT_S, Engine
 from orchestrator.sandbox.engine_host import EngineInfo
 from orchestrator.sandbox.exit_watch import ExitWatch
-from orchestrator.sandbox.launcher import SandboxLauncher
+from orchestrator.sandbox.launcher import LaunchedSandbox, SandboxLauncher
 from orchestrator.sandbox.lease import Lease, hold_lease
 from orchestrator.sandbox.reaper import OWNER_LABEL, lease_labels
 from orchestrator.sandbox.spec import container_config
@@ -50,6 +50,9 @@ from orchestrator.settings import Settings, load
 
 #: A quarter of the default's memory, so that an attack on it is over sooner; else the default.
 LIMITS = SandboxLimits(memory_bytes=256 * 2**20)
+#: Under gVisor each process that a cell forks takes 17 MiB, where it takes 0.5 under runc: what is
+#: no attack on memory is not to end for want of it.
+_LIMITS_UNDER_GVISOR = SandboxLimits()
 #: A shorter grace than the default's, which attacks that eat the interrupt use up whole.
 CELL_LIMITS = CellLimits(grace_s=1.0)
 
@@ -149,6 +152,24 @@ class WeakenedBackend:
         self._engine.close()
 
 
+def limits_under_test() -> SandboxLimits:
+    """Returns the limits of a sandbox for which a test asks for no others."""
+    return _LIMITS_UNDER_GVISOR if under_test().is_gvisor else LIMITS
+
+
+def container_id_of(sandbox: Sandbox) -> str:
+    """Returns the engine's own id of a sandbox's container."""
+    assert isinstance(sandbox, LaunchedSandbox)
+    assert isinstance(sandbox.container, DockerContainer)
+    return sandbox.container.container_id
+
+
+def engine_client() -> DockerClient:
+    """Connects to the engine beside the product, to look at a sandbox from outside."""
+    engine, _ = engine_and_image()
+    return connect(engine.endpoint)
+
+
 @cache
 def engine_and_image() -> tuple[EngineInfo, str]:
     """Returns the engine and the image's digest, both as `rlm setup` sees to them."""
@@ -159,7 +180,7 @@ def engine_and_image() -> tuple[EngineInfo, str]:
 @asynccontextmanager
 async def open_provider(
     *,
-    sandbox: SandboxLimits = LIMITS,
+    sandbox: SandboxLimits | None = None,
     cell: CellLimits = CELL_LIMITS,
     run: RunLimits | None = None,
     policy: LanguagePolicy = LanguagePolicy.OPEN,
@@ -177,7 +198,7 @@ async def open_provider(
             runtime=under_test().setting,
             docker_host=engine.endpoint,
             runtime_directory=directory / "r",
-            sandbox=sandbox,
+            sandbox=sandbox or limits_under_test(),
             cell=cell,
             run=run or RunLimits(),
             broker=broker,
@@ -194,7 +215,7 @@ async def open_provider(
 @asynccontextmanager
 async def open_sandbox(
     *,
-    limits: SandboxLimits = LIMITS,
+    limits: SandboxLimits | None = None,
     weakening: Weakening | None = None,
     broker: BrokerIsolation = BrokerIsolation.OWN_PROCESS,
 ) -> AsyncIterator[Sandbox]:
@@ -209,7 +230,7 @@ async def open_sandbox(
 async def told_in_another(
     source: str,
     *,
-    limits: SandboxLimits = LIMITS,
+    limits: SandboxLimits | None = None,
     weakening: Weakening | None = None,
     broker: BrokerIsolation = BrokerIsolation.OWN_PROCESS,
 ) -> Any:  # noqa: ANN401 - JSON

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from support.runtimes import RUNC, under_test
+
 from orchestrator.domain import CellResult, Outcome
 from orchestrator.ports import OutputSink, Sandbox
 
@@ -52,6 +54,8 @@ async def run(
     on_output: OutputSink | None = None,
 ) -> CellResult:
     """Runs a cell after the prelude."""
+    # A fixture of a module that does not ask for `runtime` would outlive the change to the next.
+    assert (sandbox.runtime != RUNC.setting) is under_test().is_gvisor
     return await sandbox.run_cell(PRELUDE + source, timeout_s=timeout_s, on_output=on_output)
 
 

@@ -65,14 +65,16 @@ def why_no_gvisor() -> str:
 
 
 def is_left_out(item: pytest.Item) -> bool:
-    """Says whether a test is not to run under gVisor although its neighbours do.
+    """Says whether a test is not to run under one runtime although its neighbours do.
 
-    Those marked `runc_only` say why themselves. A control shows that a probe succeeds where a wall
-    is down; which kernel it then runs on proves nothing about the wall, so it costs no second
-    sandbox. One that is content with a sandbox that is there anyway runs under both.
+    Those marked `runc_only` or `gvisor_only` say why themselves. A control shows that a probe
+    succeeds where a wall is down; which kernel it then runs on proves nothing about the wall, so it
+    costs no second sandbox. One content with a sandbox that is there anyway runs under both.
     """
-    if not isinstance(item, pytest.Function) or _runtime_of(item) is not GVISOR:
+    if not isinstance(item, pytest.Function):
         return False
+    if _runtime_of(item) is not GVISOR:
+        return item.get_closest_marker("gvisor_only") is not None
     needs_its_own_sandbox = "shared_sandbox" not in item.fixturenames
     is_control = item.originalname.endswith("_control") and needs_its_own_sandbox
     return is_control or item.get_closest_marker("runc_only") is not None
