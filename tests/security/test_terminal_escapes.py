@@ -42,6 +42,7 @@ def environment(directory: Path) -> dict[str, str]:
         "HOME": str(directory),
         "TERM": "xterm-256color",
         "DOCKER_HOST": engine.endpoint,
+        "RLM_RUNTIME": "runc",
         "RLM_RUNTIME_DIRECTORY": str(directory / "r"),
     }
 
