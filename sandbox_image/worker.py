@@ -216,11 +216,11 @@ class Worker:
         try:
             for frame in self._repl.receive():
                 if frame.kind is FrameKind.RESULT:
-                    self._end_cell(frame.json())
+                    self._end_cell(frame.claim())
                 elif frame.kind is FrameKind.BOUND:
                     self._is_binding = False
                 else:
-                    self._calls.send(self._cell, frame.json(kind=FrameKind.QUERY))
+                    self._calls.send(self._cell, frame.claim(kind=FrameKind.QUERY))
         except BadFrameError as error:
             self._repl.kill()
             self._replace_repl(endings.broke_form(str(error)))
@@ -281,7 +281,7 @@ class Worker:
             # What it said before it ended still counts.
             for frame in self._repl.receive():
                 if frame.kind is FrameKind.RESULT:
-                    self._end_cell(frame.json())
+                    self._end_cell(frame.claim())
         if self._is_binding:
             # A spare would not have the context, and no cell is to blame.
             raise SessionLostError(

@@ -22,7 +22,7 @@ class ContextAssembly:
         self._text = io.StringIO(newline="")
         self._is_text = kind == "text"
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Takes the next piece."""
         self._text.write(self._decoder.decode(data))
 

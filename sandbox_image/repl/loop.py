@@ -22,6 +22,7 @@ from pathlib import Path
 from sandbox_image.repl import landlock
 from sandbox_image.repl.asking import Asker
 from sandbox_image.repl.channel import (
+    COMMANDS,
     ChannelClosedError,
     Frame,
     FrameKind,
@@ -183,7 +184,7 @@ def _wait_to_take_over(connection: socket.socket) -> FrameReader:
     Returns:
         What has read from the connection: the next command may have come with the order to resume.
     """
-    reader = FrameReader(connection)
+    reader = FrameReader(connection, most=COMMANDS)
     try:
         while reader.next_frame() is None:
             reader.receive()

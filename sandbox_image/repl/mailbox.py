@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from sandbox_image.repl.channel import (
+    COMMANDS,
     Frame,
     FrameKind,
     FrameReader,
@@ -94,7 +95,7 @@ class Mailbox:
             reader: What has read from `connection` so far, and may hold frames already.
         """
         self._connection = connection
-        self._reader = reader or FrameReader(connection)
+        self._reader = reader or FrameReader(connection, most=COMMANDS)
         self._interrupts = interrupts
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from sandbox_image.repl.channel import (
+    CLAIMS,
     BadFrameError,
     ChannelClosedError,
     Frame,
@@ -111,7 +112,7 @@ class ReplProcess:
     def _adopt(self, connection: socket.socket) -> None:
         connection.settimeout(0)
         self.connection = connection
-        self._reader = FrameReader(connection)
+        self._reader = FrameReader(connection, most=CLAIMS)
         self._outgoing = bytearray()
         self._meter: psutil.Process | None = None
 
@@ -145,7 +146,7 @@ class ReplProcess:
         frames = []
         while (frame := self._reader.next_frame()) is not None:
             if frame.kind is FrameKind.SPARE:
-                self._add_spare(frame.json())
+                self._add_spare(frame.claim())
             else:
                 frames.append(frame)
         return frames
@@ -171,7 +172,7 @@ class ReplProcess:
             self.connection.settimeout(0)
         if frame is None:
             raise BadFrameError("it was not confined in time")
-        return Confinement.from_json(frame.json(kind=FrameKind.CONFINED))
+        return Confinement.from_json(frame.claim(kind=FrameKind.CONFINED))
 
     @property
     def is_inspectable(self) -> bool:

@@ -1,8 +1,8 @@
 """Frames between the worker and the REPL process, cut anywhere, from a process that lies.
 
 Holds: however the bytes are cut on their way, the same frames come out, and then the same error;
-nothing is raised but what is documented; a frame over the cap is refused from its first five
-bytes; what comes out is what went in.
+nothing is raised but what is documented; a frame over the cap of its kind is refused from its first
+five bytes; what comes out is what went in, and a long field is text.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import cast
 from support.fuzz_data import FuzzData
 
 from sandbox_image.repl.channel import (
-    MAX_FRAME_BYTES,
+    CLAIMS,
     BadFrameError,
     ChannelClosedError,
     Frame,
+    FrameKind,
     FrameReader,
     encode,
 )
@@ -29,6 +30,8 @@ TOKENS = (
     b"\3\0\0\1\x10",
     b'{"a":',
     b"[[[",
+    b'\0\0\0\x11\x10{"sizes":[2]}\0ab',
+    b'\0\0\0\x13\x11{"sizes":[2,0]}\0ab',
 )
 
 
@@ -48,7 +51,7 @@ class Pieces:
 
 def read_all(pieces: list[bytes]) -> tuple[list[Frame], bool]:
     """Returns the frames, and whether what came then was no frame."""
-    reader = FrameReader(cast("socket.socket", Pieces(pieces)))
+    reader = FrameReader(cast("socket.socket", Pieces(pieces)), most=CLAIMS)
     frames: list[Frame] = []
     try:
         while True:
@@ -74,17 +77,27 @@ def TestOneInput(data: bytes) -> None:
     in_pieces, is_bad_in_pieces = read_all([*pieces, stream[at:]])
     assert [(f.kind, f.payload) for f in in_pieces] == [(f.kind, f.payload) for f in frames]
     assert is_bad == is_bad_in_pieces
-    read = b"".join(encode(frame.kind, frame.payload) for frame in frames)
+    read = b"".join(encode(frame.kind, bytes(frame.payload)) for frame in frames)
     assert stream.startswith(read)
     rest = stream[len(read) :]
     length = int.from_bytes(rest[:4]) if len(rest) >= _HEADER_BYTES else 0
     # What is left is no whole frame: it is too short, or it is refused.
     assert is_bad or len(rest) < _HEADER_BYTES + length
-    assert is_bad or length <= MAX_FRAME_BYTES
+    assert is_bad or len(rest) < _HEADER_BYTES or length <= CLAIMS[FrameKind(rest[4])]
     for frame in frames:
-        assert len(frame.payload) <= MAX_FRAME_BYTES
-        try:
-            value = frame.json()
-        except BadFrameError:
-            continue
-        assert isinstance(value, dict)
+        assert len(frame.payload) <= CLAIMS[frame.kind]
+        check_claim(frame)
+
+
+def check_claim(frame: Frame) -> None:
+    """Reads what the frame claims: an object, whose texts are as long as what was sent."""
+    try:
+        claim = frame.claim()
+    except BadFrameError:
+        return
+    assert isinstance(claim, dict)
+    if b"\0" in frame.payload:
+        long_field = claim["prompts" if frame.kind is FrameKind.QUERY else "content"]
+        texts = [long_field] if isinstance(long_field, str) else long_field
+        end = frame.payload.index(b"\0")
+        assert "".join(texts).encode() == frame.payload[end + 1 :]

@@ -62,7 +62,7 @@ def report_of(fuzz: FuzzData) -> JsonObject | None:
     """Returns a report: raw JSON, or one that is near what an honest process sends."""
     if fuzz.flag():
         try:
-            return Frame(FrameKind.RESULT, fuzz.rest()).json()
+            return Frame(FrameKind.RESULT, fuzz.rest()).claim()
         except BadFrameError:
             return None
     return {

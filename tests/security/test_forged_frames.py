@@ -49,6 +49,7 @@ BROKEN = {
     "not json": "channel.sendall(frame(RESULT, b'{'))",
     "nested too deep": "channel.sendall(frame(RESULT, b'[' * 10**6))",
     "number too long": "channel.sendall(frame(RESULT, b'{\"cell_id\":' + b'1' * 10**6 + b'}'))",
+    "JSON that swells 24 times": "channel.sendall(frame(QUERY, b'[' + b'{},' * 10**7 + b'{}]'))",
     "half a surrogate pair": "channel.sendall(result(content=1).replace(b' 1', b' \"\\\\ud800\"'))",
     "result of another cell": "channel.sendall(result(cell_id=CELL + 1))",
     "result of another form": "print('z' * 10**5); channel.sendall(result(variables=7))",
@@ -109,7 +110,7 @@ async def test_honest_frame_control(sandbox: Sandbox) -> None:
 UNFINISHED = {
     "half a frame": "channel.sendall(struct.pack('>IB', 1000, RESULT) + b'{')",
     "a frame that never ends": (
-        "channel.sendall(struct.pack('>IB', 47 * 2**20, RESULT) + b' ' * 46 * 2**20)"
+        "channel.sendall(struct.pack('>IB', 33 * 2**20, QUERY) + b' ' * 32 * 2**20)"
     ),
     "a stopped process": "os.kill(os.getpid(), signal.SIGSTOP)",
 }
