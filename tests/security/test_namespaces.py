@@ -43,8 +43,29 @@ DEVICES = {
 }
 #: What gVisor's own kernel has besides: neither leads to a device of the host.
 DEVICES_OF_GVISOR = {"fuse", "net"}
-OPEN_DEVICES_OF_GVISOR = """
-tell([attempt(os.open, path, os.O_RDWR) for path in ("/dev/fuse", "/dev/net/tun")])
+USE_DEVICES_OF_GVISOR = """
+import fcntl, struct
+def be_a_network_device():
+    descriptor = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(descriptor, 0x400454CA, struct.pack("16sH22x", b"tap0", 0x1002))  # TUNSETIFF
+
+def be_a_file_system():
+    os.read(os.open("/dev/fuse", os.O_RDWR), 2**17)
+
+tell([attempt(be_a_network_device), attempt(be_a_file_system)])
+"""
+#: Memory, ports, the kernel's log, KVM, disks: what a device file would be of use for.
+MAKE_DEVICES = """
+import stat
+def use(kind, major, minor):
+    path = f"/tmp/{kind}-{major}-{minor}"
+    os.mknod(path, 0o600 | kind, os.makedev(major, minor))
+    os.close(os.open(path, os.O_RDWR))
+
+tell([attempt(use, *device) for device in (
+    (stat.S_IFCHR, 1, 1), (stat.S_IFCHR, 1, 2), (stat.S_IFCHR, 1, 4), (stat.S_IFCHR, 1, 11),
+    (stat.S_IFCHR, 10, 232), (stat.S_IFBLK, 8, 0), (stat.S_IFBLK, 7, 0), (stat.S_IFBLK, 254, 0),
+)])
 """
 LIST_DEVICES = "tell(os.listdir('/dev'))"
 TERMINALS = """
@@ -128,9 +149,15 @@ async def test_no_device_is_there_but_the_harmless(
 
 
 @pytest.mark.gvisor_only("runc's containers have neither")
-async def test_devices_of_gvisor_cannot_be_opened(shared_sandbox: Sandbox) -> None:
-    """They are there for whoever has capabilities, which nobody has."""
-    assert set(await probe(shared_sandbox, OPEN_DEVICES_OF_GVISOR)) <= {"EACCES", "EPERM"}
+async def test_devices_of_gvisor_cannot_be_used(shared_sandbox: Sandbox) -> None:
+    """Whoever has opened one gains nothing: what they do needs capabilities, which nobody has."""
+    assert set(await probe(shared_sandbox, USE_DEVICES_OF_GVISOR)) == {"EPERM"}
+
+
+@pytest.mark.gvisor_only("under runc no device can be made: MKNOD is refused")
+async def test_devices_that_a_cell_makes_lead_nowhere(bare_sandbox: Sandbox) -> None:
+    """GVisor asks nobody for MKNOD: behind memory, KVM and disks of the host there is no driver."""
+    assert set(await probe(bare_sandbox, MAKE_DEVICES)) == {"ENXIO"}
 
 
 async def test_there_is_no_terminal(shared_sandbox: Sandbox) -> None:

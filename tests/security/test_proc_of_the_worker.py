@@ -10,6 +10,7 @@ from support.runtimes import RuntimeUnderTest
 from support.second_stage import NO_SECOND_STAGE, together
 from support.weakenings import HOST_PROCESSES, NO_SECCOMP
 
+from orchestrator.domain import Outcome
 from orchestrator.errors import SandboxLostError
 from orchestrator.ports import Sandbox, SandboxProvider
 
@@ -61,6 +62,32 @@ tell([words for words in found if words != [""]])  # but of those that have ende
 """
 
 
+OPEN_DESCRIPTORS = """
+found = {}
+for number in os.listdir("/proc/1/fd"):
+    path = f"/proc/1/fd/{number}"
+    found[os.readlink(path)] = attempt(os.open, path, os.O_RDWR | os.O_NONBLOCK)
+tell(found)
+"""
+PIPES = """
+pipes = [f"/proc/1/fd/{number}" for number in os.listdir("/proc/1/fd")
+         if os.readlink(f"/proc/1/fd/{number}").startswith("pipe:")]
+pipes = [os.open(path, os.O_RDWR | os.O_NONBLOCK) for path in pipes]
+assert pipes
+"""
+FILL_PIPES = f"""
+{PIPES}
+for _ in range(100):
+    for pipe in pipes:
+        attempt(os.write, pipe, bytes(2**16))
+"""
+DRAIN_PIPES = f"""
+{PIPES}
+for _ in range(100):
+    print("a" * 1000, flush=True)
+    for pipe in pipes:
+        attempt(os.read, pipe, 2**16)
+"""
 #: What gVisor shows to the same user all the same, and what is in it.
 SHOWN_BY_GVISOR = {
     "auxv": "addresses of the worker's program",
@@ -84,15 +111,23 @@ async def test_the_worker_cannot_be_looked_into(
 
 
 @pytest.mark.gvisor_only("runc's kernel shows no descriptor of the worker's")
-async def test_descriptors_of_the_worker_cannot_be_opened(bare_sandbox: Sandbox) -> None:
-    """A number in /proc is no way to what is behind it: no stream, nor what wakes the worker."""
-    found: dict[str, str] = await probe(
-        bare_sandbox,
-        "tell({number: attempt(os.open, f'/proc/1/fd/{number}', os.O_WRONLY | os.O_NONBLOCK)"
-        " for number in os.listdir('/proc/1/fd')})",
-    )
+async def test_streams_of_the_worker_cannot_be_opened(bare_sandbox: Sandbox) -> None:
+    """Of what the worker has open gVisor gives pipes to the same user, and no stream."""
+    found: dict[str, str] = await probe(bare_sandbox, OPEN_DESCRIPTORS)
 
-    assert "done" not in found.values()
+    opened = {name.partition(":")[0] for name, end in found.items() if end == "done"}
+    assert opened <= {"pipe", "host"}
+    assert {end for name, end in found.items() if name.startswith("socket:")} == {"ENXIO"}
+
+
+@pytest.mark.gvisor_only("runc's kernel shows no descriptor of the worker's")
+@pytest.mark.parametrize("attack", [FILL_PIPES, DRAIN_PIPES], ids=["fill", "drain"])
+async def test_pipes_of_the_worker_are_of_no_use(sandbox: Sandbox, attack: str) -> None:
+    """A cell that fills or empties them while it runs has its own output and its own time alone."""
+    result = await run(sandbox, attack, timeout_s=20)
+
+    assert result.outcome is Outcome.SUCCEEDED
+    assert await goes_on(sandbox)
 
 
 async def test_the_worker_cannot_be_looked_into_control(bare_sandbox: Sandbox) -> None:

@@ -141,6 +141,7 @@ async def test_directory_cannot_be_changed(spied: Spied) -> None:
     assert await goes_on(spied.sandbox)
 
 
+@pytest.mark.runc_only("gVisor's root is asked for rights of its own before the mount is")
 async def test_directory_cannot_be_changed_by_root_either() -> None:
     """It is the mount that refuses, not the directory's owner."""
     assert set(await told_in_another(MEDDLE, weakening=together(NO_SECOND_STAGE, ROOT_USER))) <= {
