@@ -20,6 +20,7 @@ from orchestrator.settings import Settings
 _STATUSES = {
     Verdict.STOPPED: Status.OK,
     Verdict.NOT_STOPPED: Status.FAILED,
+    Verdict.KNOWN_LIMIT: Status.WARNING,
     Verdict.NOT_APPLICABLE: Status.WARNING,
     Verdict.UNDECIDED: Status.WARNING,
 }

@@ -35,6 +35,7 @@ class Verdict(StrEnum):
 
     STOPPED = "stopped"
     NOT_STOPPED = "not stopped"
+    KNOWN_LIMIT = "known limit"  # got no further than the threat model says it can
     NOT_APPLICABLE = "not applicable"
     UNDECIDED = "undecided"  # the battery could not tell; counts as a failure of it
 
@@ -133,6 +134,8 @@ class Attack:
         timeout_s: How long the probe may take.
         is_on_the_kernel: Whether it is after the kernel's own code, which under gVisor is not the
             host's.
+        open_under_gvisor: The ways that are open under gVisor, as the threat model says.
+        why_open: What of it is of no use to the attacker; needed where the former is not empty.
         known_as: Published names of it: a CVE, a scenario.
     """
 
@@ -151,6 +154,8 @@ class Attack:
     is_later_elsewhere: bool = False
     timeout_s: float = 10.0
     is_on_the_kernel: bool = False
+    open_under_gvisor: frozenset[str] = frozenset()
+    why_open: str = ""
     known_as: str = ""
 
     def known_answers(self, *, is_gvisor: bool) -> frozenset[str]:

@@ -5,6 +5,7 @@ Without them the worker would be safe from its cells because nobody had tried.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from orchestrator.attacks.attack import Attack, Barrier, Group, Judge, Position
@@ -47,6 +48,33 @@ def _attack(  # noqa: PLR0913 - an attack's own parts; the rest is the same for 
     )
 
 
+_LOOK_INTO_THE_WORKER = replace(
+    _attack(
+        "look-into-the-worker",
+        "learn where the worker's memory lies and what it has open, and write to its pipes",
+        """
+def read(path):
+    with open(path, "rb", buffering=0):
+        pass
+WAYS = {"environ": read, "auxv": read, "maps": read, "fd": os.listdir, "cwd": os.listdir,
+        "exe": os.readlink, "ns/net": os.readlink, "stack": read}
+answers = {name: attempt(way, f"/proc/1/{name}") for name, way in WAYS.items()}
+for number in range(64):
+    if attempt(os.readlink, f"/proc/1/fd/{number}") == "done":
+        if os.readlink(f"/proc/1/fd/{number}").startswith("pipe:"):
+            answers["pipes"] = opened(f"/proc/1/fd/{number}", os.O_WRONLY | os.O_NONBLOCK)
+return answers
+""",
+        threat="worker-memory",
+        barriers=(_WORKERS_DOOR, LANDLOCK, barrier(Wall.GVISOR, "ENOENT")),
+    ),
+    open_under_gvisor=frozenset({"environ", "auxv", "maps", "fd", "ns/net", "pipes"}),
+    why_open=(
+        "gVisor shows a process to its own user: the worker's environment holds no secret, its "
+        "addresses and numbers lead to no memory and no stream, its pipes are its own session's"
+    ),
+)
+
 PROCESS_ATTACKS: Final = (
     _attack(
         "token-of-the-worker",
@@ -71,25 +99,7 @@ return answers
         threat="worker-memory",
         barriers=(_WORKERS_DOOR, LANDLOCK, barrier(Wall.WORKER, "ENOENT", "ENXIO")),
     ),
-    _attack(
-        "look-into-the-worker",
-        "learn where the worker's memory lies and what it has open, and write to its pipes",
-        """
-def read(path):
-    with open(path, "rb", buffering=0):
-        pass
-WAYS = {"environ": read, "auxv": read, "maps": read, "fd": os.listdir, "cwd": os.listdir,
-        "exe": os.readlink, "ns/net": os.readlink, "stack": read}
-answers = {name: attempt(way, f"/proc/1/{name}") for name, way in WAYS.items()}
-for number in range(64):
-    if attempt(os.readlink, f"/proc/1/fd/{number}") == "done":
-        if os.readlink(f"/proc/1/fd/{number}").startswith("pipe:"):
-            answers["pipes"] = opened(f"/proc/1/fd/{number}", os.O_WRONLY | os.O_NONBLOCK)
-return answers
-""",
-        threat="worker-memory",
-        barriers=(_WORKERS_DOOR, LANDLOCK, barrier(Wall.GVISOR, "ENOENT")),
-    ),
+    _LOOK_INTO_THE_WORKER,
     _attack(
         "seize-the-worker",
         "copy the worker's memory without a file, be its debugger, take its descriptors",

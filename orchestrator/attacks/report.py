@@ -43,7 +43,7 @@ class Report:
 
     @property
     def is_sealed(self) -> bool:
-        """Whether every attack was tried, and none got through.
+        """Whether every attack was tried, and none got further than the threat model says.
 
         One that the battery could not decide counts as one that got through.
         """
@@ -62,6 +62,7 @@ class Report:
                 "is_sealed": self.is_sealed,
                 "stopped": self.count(Verdict.STOPPED),
                 "not_stopped": self.count(Verdict.NOT_STOPPED),
+                "known_limits": self.count(Verdict.KNOWN_LIMIT),
                 "not_applicable": self.count(Verdict.NOT_APPLICABLE),
                 "undecided": self.count(Verdict.UNDECIDED),
                 "problem": self.problem,

@@ -109,6 +109,16 @@ def settle(attack: Attack, position: Position, seen: Observation, grounds: Groun
 def _rule(attack: Attack, seen: Observation, grounds: Grounds) -> Ruling:
     known = attack.known_answers(is_gvisor=grounds.container.is_gvisor)
     ruling = attack.judge(known, seen)
+    if (
+        ruling.verdict is Verdict.NOT_STOPPED
+        and grounds.container.is_gvisor
+        and _is_known_limit(attack, ruling, known)
+    ):
+        return Ruling(
+            verdict=Verdict.KNOWN_LIMIT,
+            why=f"{attack.why_open} ({ruling.why})",
+            answers=ruling.answers,
+        )
     is_answered_by_gvisor = (
         ruling.verdict is Verdict.NOT_STOPPED
         and attack.is_on_the_kernel
@@ -122,6 +132,13 @@ def _rule(attack: Attack, seen: Observation, grounds: Grounds) -> Ruling:
         verdict=Verdict.STOPPED,
         why=f"gVisor's own kernel answered, and not the host's ({ruling.why})",
         answers=ruling.answers,
+    )
+
+
+def _is_known_limit(attack: Attack, ruling: Ruling, known: frozenset[str]) -> bool:
+    """Whether nothing got through but what is known to: every other way was answered by a wall."""
+    return bool(ruling.answers) and all(
+        way in attack.open_under_gvisor or answer in known for way, answer in ruling.answers.items()
     )
 
 

@@ -28,6 +28,7 @@ _STYLES = {
     Status.FAILED: "bold red",
     Verdict.STOPPED: "green",
     Verdict.NOT_STOPPED: "bold red",
+    Verdict.KNOWN_LIMIT: "yellow",
     Verdict.NOT_APPLICABLE: "dim",
     Verdict.UNDECIDED: "yellow",
 }

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from support.broker_host import short_directory
-from support.docker_sandboxes import engine_and_image
+from support.docker_sandboxes import engine_and_image, limits_under_test
+from support.runtimes import RuntimeUnderTest
 
 from orchestrator.attacks.battery import BATTERY
 from orchestrator.attacks.walls import WALLS, Wall
@@ -22,6 +23,8 @@ from orchestrator.cli.exit_codes import ExitCode
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 
 COMMAND = Path(sys.executable).with_name("rlm")
+#: Under gVisor; each is in the threat model.
+KNOWN_LIMITS = {"look-into-the-worker from the cell"}
 #: Walls that stand inside a sandbox, or are its worker's: no use where the worker is hostile.
 INSIDE = {Wall.REPL_SYSTEM_CALLS, Wall.LANDLOCK, Wall.WORKER, Wall.BROKER}
 
@@ -46,17 +49,17 @@ class Filed:
 
 
 @pytest.fixture(scope="module")
-def filed() -> Iterator[Filed]:
+def filed(runtime: RuntimeUnderTest) -> Iterator[Filed]:
     engine, _ = engine_and_image()
     with short_directory() as directory:
         ended = subprocess.run(
-            (COMMAND, "doctor", "--attack", "--json", "--runtime", "runc"),
+            (COMMAND, "doctor", "--attack", "--json", "--runtime", runtime.setting),
             env={
                 "HOME": str(directory),
                 "PATH": "/usr/bin:/usr/sbin:/bin:/sbin",
                 "RLM_DOCKER_HOST": engine.endpoint,
                 "RLM_RUNTIME_DIRECTORY": str(directory / "r"),
-                "RLM_SANDBOX__MEMORY_BYTES": str(256 * 2**20),
+                "RLM_SANDBOX__MEMORY_BYTES": str(limits_under_test().memory_bytes),
                 "OPENAI_API_KEY": "sk-canary",
             },
             capture_output=True,
@@ -67,7 +70,7 @@ def filed() -> Iterator[Filed]:
         yield Filed(exit_code=ended.returncode, text=ended.stdout, progress=ended.stderr)
 
 
-def test_every_attack_is_stopped(filed: Filed) -> None:
+def test_every_attack_is_stopped(filed: Filed, runtime: RuntimeUnderTest) -> None:
     """From a cell and from the worker's place, under the product's own definition of a sandbox."""
     open_attacks = {
         f"{attack['id']} from the {attack['from']}": f"{attack['verdict']}: {attack['seen']}"
@@ -75,7 +78,7 @@ def test_every_attack_is_stopped(filed: Filed) -> None:
         if attack["verdict"] not in {"stopped", "not applicable"}
     }
 
-    assert open_attacks == {}
+    assert open_attacks.keys() == (KNOWN_LIMITS if runtime.is_gvisor else set())
     assert filed.value["attack_report"]["summary"]["is_sealed"] is True
     assert filed.exit_code == ExitCode.DONE
 
@@ -96,7 +99,9 @@ def test_every_stop_has_its_evidence(filed: Filed) -> None:
             assert all(entry["answers"] and entry["settings"] for entry in attack["stopped_by"])
 
 
-def test_a_hostile_worker_is_stopped_by_walls_alone(filed: Filed) -> None:
+def test_a_hostile_worker_is_stopped_by_walls_alone(
+    filed: Filed, runtime: RuntimeUnderTest
+) -> None:
     """What the sandbox does to itself is no wall where the attacker sits in the worker's place."""
     walls = {
         Wall(entry["wall"])
@@ -106,7 +111,8 @@ def test_a_hostile_worker_is_stopped_by_walls_alone(filed: Filed) -> None:
     }
 
     assert walls & INSIDE == set()
-    assert {Wall.NETWORK, Wall.SYSTEM_CALLS, Wall.CAPABILITIES, Wall.READ_ONLY_ROOT} <= walls
+    kernel = Wall.GVISOR if runtime.is_gvisor else Wall.SYSTEM_CALLS
+    assert {Wall.NETWORK, kernel, Wall.CAPABILITIES, Wall.READ_ONLY_ROOT} <= walls
     assert all(WALLS[wall].title for wall in walls)
 
 

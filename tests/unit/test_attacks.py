@@ -308,6 +308,34 @@ def test_attack_on_the_kernel_that_gvisor_answers_is_stopped_by_it() -> None:
     assert under_runc.verdict is Verdict.NOT_STOPPED
 
 
+@pytest.mark.parametrize(
+    ("answers", "is_gvisor", "verdict"),
+    [
+        ({"maps": "done", "mem": "EPERM"}, True, Verdict.KNOWN_LIMIT),
+        ({"maps": "done", "mem": "EPERM"}, False, Verdict.NOT_STOPPED),
+        ({"maps": "done", "mem": "done"}, True, Verdict.NOT_STOPPED),
+        ({"maps": "done", "mem": "EINVAL"}, True, Verdict.NOT_STOPPED),
+        ({"maps": "EPERM", "mem": "EPERM"}, True, Verdict.STOPPED),
+    ],
+)
+def test_known_limit_is_what_is_said_to_be_open_and_no_more(
+    answers: dict[str, str], *, is_gvisor: bool, verdict: Verdict
+) -> None:
+    """It is told apart from what was stopped; one way more, or another kernel, and it counts."""
+    container = replace(CONTAINER, is_gvisor=is_gvisor)
+    tried = attack(open_under_gvisor=frozenset({"maps"}), why_open="of no use")
+
+    result = settle(tried, Position.CELL, seen(**answers), grounds(container))
+
+    assert result.verdict is verdict
+    assert ("of no use" in result.why) is (verdict is Verdict.KNOWN_LIMIT)
+
+
+def test_every_open_way_says_why() -> None:
+    """No attack is let pass without a word."""
+    assert {one.attack_id for one in BATTERY if one.open_under_gvisor and not one.why_open} == set()
+
+
 def report_of(*verdicts: Verdict, problem: str = "") -> Report:
     results = tuple(
         replace(settle(attack(), Position.CELL, seen(call="EPERM"), grounds()), verdict=verdict)
@@ -320,6 +348,7 @@ def report_of(*verdicts: Verdict, problem: str = "") -> Report:
     ("report", "is_sealed"),
     [
         (report_of(Verdict.STOPPED, Verdict.NOT_APPLICABLE), True),
+        (report_of(Verdict.STOPPED, Verdict.KNOWN_LIMIT), True),
         (report_of(Verdict.STOPPED, Verdict.NOT_STOPPED), False),
         (report_of(Verdict.STOPPED, Verdict.UNDECIDED), False),
         (report_of(Verdict.STOPPED, problem="ended early"), False),
