@@ -5,6 +5,7 @@ Floods of processes, threads, signals, output and memory have files of their own
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 import pytest
 from support.broker_host import EchoQueries
@@ -13,6 +14,7 @@ from support.probes import goes_on, probe, run
 from support.runtimes import under_test
 
 from orchestrator.domain import Outcome, VariableState
+from orchestrator.errors import SandboxLostError
 from orchestrator.ports import Sandbox, SandboxProvider
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
@@ -200,14 +202,17 @@ async def test_zombies_of_one_cell_leave_room_for_the_next(sandbox: Sandbox) -> 
 
 async def test_flood_of_one_sandbox_is_not_felt_in_another(provider: SandboxProvider) -> None:
     """While one holds all it can get of everything, another's cells and queries go on."""
-    async with (
-        provider.open(EchoQueries()) as attacker,
-        provider.open(EchoQueries()) as neighbour,
-    ):
+    # gVisor's kernel is one process to the host's: its sandbox may be lost for want of memory.
+    may_be_lost = (SandboxLostError,) if under_test().is_gvisor else ()
+    async with provider.open(EchoQueries()) as neighbour:
         await run(neighbour, "before = 41")
         for name in ("descriptors under way", "pipes, each full", "descriptors of epoll"):
-            await run(attacker, f"for _ in range(8):\n    if os.fork() == 0: break\n{KEPT[name]}")
-            await run(attacker, KEPT[name])
+            async with provider.open(EchoQueries()) as attacker:
+                with suppress(*may_be_lost):
+                    await run(
+                        attacker, f"for _ in range(8):\n    if os.fork() == 0: break\n{KEPT[name]}"
+                    )
+                    await run(attacker, KEPT[name])
 
-            assert await probe(neighbour, "tell(before)") == 41
-            assert await goes_on(neighbour)
+                assert await probe(neighbour, "tell(before)") == 41
+                assert await goes_on(neighbour)
