@@ -33,14 +33,15 @@ gvisor: setup ## gVisor, registered with the engine where it can be had; says so
 	@$(BIN)/rlm setup --gvisor || echo "==> ATTENTION: gVisor cannot be registered here (see above);" \
 		"the tests of the walls run under runc alone"
 
-test: gvisor ## Every test but those of the local model, the walls under runc and under gVisor
+test: gvisor ## Every test but those of the local model, under gVisor those of what a kernel holds
 	@echo "==> Running the tests"
-	@$(BIN)/pytest --cov --cov-report=term:skip-covered -q -m "not local_model"
+	@$(BIN)/pytest --cov --cov-report=term:skip-covered -q \
+		-m "not local_model and not gvisor_in_full"
 
-test-runc: setup ## Likewise without gVisor: half the time
+test-runc: setup ## Likewise without gVisor
 	@$(BIN)/pytest -q -m "not local_model and not gvisor"
 
-test-gvisor: gvisor ## The other half
+test-gvisor: gvisor ## Every test that runs under both runtimes, under gVisor: a quarter of an hour
 	@$(BIN)/pytest -q -m gvisor
 
 test-unit: $(STAMP) ## The tests that need no engine

@@ -3,7 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from support.runtimes import BOTH, RUNC, RuntimeUnderTest, is_left_out, tested_under
+from support.runtimes import (
+    RUNC,
+    RuntimeUnderTest,
+    both_runtimes,
+    is_left_out,
+    tested_under,
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -12,7 +18,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # A wall is tried under both without being asked to: nobody is to forget it.
     is_attack = "docker" in marks and metafunc.definition.path.parent.name == "security"
     if is_attack or "both_runtimes" in marks:
-        metafunc.parametrize("runtime", BOTH, indirect=True, scope="module")
+        cases = both_runtimes(metafunc.definition.path.name)
+        metafunc.parametrize("runtime", cases, indirect=True, scope="module")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,34 @@ class RuntimeUnderTest:
 
 RUNC = RuntimeUnderTest(setting="runc", is_gvisor=False)
 GVISOR = RuntimeUnderTest(setting="gvisor", is_gvisor=True)
-BOTH = (pytest.param(RUNC, id="runc"), pytest.param(GVISOR, id="gvisor", marks=pytest.mark.gvisor))
+#: The files about what a kernel and an engine hold, which another kernel may hold otherwise.
+#: The rest is about the worker and the broker, which are the same program under both.
+_WALLS = frozenset(
+    {
+        "test_attack_report.py",
+        "test_memory.py",
+        "test_mounts.py",
+        "test_namespaces.py",
+        "test_network.py",
+        "test_proc_of_the_worker.py",
+        "test_process_limits.py",
+        "test_root_file_system.py",
+        "test_scratch_space.py",
+        "test_second_stage_calls.py",
+        "test_socket_directory.py",
+        "test_system_calls.py",
+        "test_user_and_privileges.py",
+    }
+)
+
+
+def both_runtimes(file_name: str) -> tuple[Any, ...]:
+    """Returns a case for each runtime, for the tests of a file."""
+    marks = [pytest.mark.gvisor]
+    if file_name not in _WALLS:
+        marks.append(pytest.mark.gvisor_in_full)
+    return (pytest.param(RUNC, id="runc"), pytest.param(GVISOR, id="gvisor", marks=marks))
+
 
 #: The last one counts. Not a context variable: fixtures of a module run in contexts of their own.
 _chosen = [RUNC]
