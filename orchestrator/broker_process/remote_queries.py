@@ -34,6 +34,9 @@ class RemoteQueries:
         try:
             answers: list[QueryAnswer] | None = await answered
         except asyncio.CancelledError:
+            if not answered.cancelled():
+                # The orchestrator settled it in the same moment, and says so only once.
+                raise
             # Nothing is settled before the orchestrator says so.
             settled = self._open[number] = asyncio.get_running_loop().create_future()
             self._link.send(Said.QUERY_CANCELLED, {"number": number})
