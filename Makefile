@@ -108,13 +108,13 @@ $(VENV)/bin/pip:
 
 $(VENV)/.installed-editable: requirements.lock pyproject.toml | $(VENV)/bin/pip
 	@echo "==> Installing the Python packages of requirements.lock (about a minute)"
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.installed-*; touch $@
 
 $(VENV)/.installed-wheel: requirements.lock pyproject.toml $(SOURCES) | $(VENV)/bin/pip
 	@echo "==> Installing the Python packages of requirements.lock (about a minute)"
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@echo "==> Building the wheel and installing it"
 	@rm -rf dist && $(BIN)/hatchling build -t wheel >/dev/null
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
@@ -122,12 +122,12 @@ $(VENV)/.installed-wheel: requirements.lock pyproject.toml $(SOURCES) | $(VENV)/
 
 $(LOCAL_STAMP): requirements-local.lock | $(STAMP)
 	@echo "==> Installing the engine of the local model"
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-local.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-local.lock
 	@touch $@
 
 $(FUZZ_STAMP): requirements-fuzz.lock | $(STAMP)
 	@echo "==> Installing the fuzzer"
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-fuzz.lock || { \
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-fuzz.lock || { \
 		echo "atheris has wheels for Python 3.11 to 3.14 on Linux, x86-64. Without it nothing new is looked for;"; \
 		echo "what was found so far is replayed by the tests on any machine."; exit 1; }
 	@touch $@

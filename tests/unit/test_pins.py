@@ -140,3 +140,16 @@ def test_licences_are_listed() -> None:
 
     assert all(component["licenses"] for component in bill["components"])
     assert page == load_from(ROOT / "sbom", "describe_wheel").format_licences(bill)
+
+
+def test_nothing_beside_a_lock_is_looked_for() -> None:
+    """An index with a newer release of what a lock names does not stop an installation."""
+    told = [
+        line
+        for path in (ROOT / "Makefile", ROOT / "docs/host-setup.md", ROOT / "SECURITY.md")
+        for line in path.read_text("utf-8").splitlines()
+        if "--require-hashes" in line
+    ]
+
+    assert len(told) >= 6
+    assert [line for line in told if "--no-deps" not in line] == []
