@@ -105,7 +105,7 @@ class RelayedQueries:
             return
         task = asyncio.create_task(self._answer(number, request, self._clock))
         self._open[number] = task
-        task.add_done_callback(lambda _: self._open.pop(number))
+        task.add_done_callback(lambda ended: self._forget(number, ended))
 
     def refuse(self, frame: Frame) -> None:
         """Answers a `Said.QUERY` as one that was cancelled.
@@ -125,13 +125,17 @@ class RelayedQueries:
         if number in self._open:
             self._open[number].cancel()
 
+    def _forget(self, number: int, ended: asyncio.Task[None]) -> None:
+        del self._open[number]
+        if ended.cancelled():
+            # Not in the task: one that is cancelled before its first step never enters its own
+            # body, and the broker's process would wait for this word until it gives the cell up.
+            self._send(number, None)
+
     async def _answer(self, number: int, request: QueryRequest, clock: CellClock) -> None:
         clock.pause()
         try:
             answers = await self._handler.answer(request)
-        except asyncio.CancelledError:
-            self._send(number, None)
-            raise
         except Exception:  # noqa: BLE001 # whatever it is, the cell must not wait for ever
             _log.exception("answering query %s failed", request.query_id)
             answers = []

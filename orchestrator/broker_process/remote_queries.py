@@ -32,18 +32,17 @@ class RemoteQueries:
         fields, body = query_parts(number, request)
         self._link.send(Said.QUERY, fields, body=body)
         try:
-            answers: list[QueryAnswer] | None = await answered
+            # wait(), because it does not cancel what it waits for: an answer that comes while this
+            # task is being cancelled, and has not noticed yet, would find nobody.
+            await asyncio.wait({answered})
         except asyncio.CancelledError:
-            if not answered.cancelled():
-                # The orchestrator settled it in the same moment, and says so only once.
-                raise
-            # Nothing is settled before the orchestrator says so.
-            settled = self._open[number] = asyncio.get_running_loop().create_future()
-            self._link.send(Said.QUERY_CANCELLED, {"number": number})
-            await run_to_end(settled)
+            if not answered.done():
+                self._link.send(Said.QUERY_CANCELLED, {"number": number})
+                await run_to_end(answered)  # nothing is settled before the orchestrator says so
             raise
         finally:
             del self._open[number]
+        answers = answered.result()
         if answers is None:
             raise asyncio.CancelledError
         return answers

@@ -86,7 +86,7 @@ async def test_end_of_a_cell_cancels_its_queries() -> None:
 async def test_stop_of_a_cell_cancels_its_queries() -> None:
     """A stopped cell's queries are cancelled at once, and it cannot ask again."""
     queries = HangingQueries()
-    async with attached(queries=queries, cell_limits=CellLimits(grace_s=0.05)) as pair:
+    async with attached(queries=queries, cell_limits=CellLimits(grace_s=1.0)) as pair:
         cell, cell_id = await start_cell(pair)
         call = pair.worker.query(["?"], cell_id=cell_id)
         await until(lambda: bool(queries.asked))

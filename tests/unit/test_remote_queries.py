@@ -34,3 +34,18 @@ async def test_query_that_is_settled_and_cancelled_at_once_ends() -> None:
     async with asyncio.timeout(1):
         with pytest.raises(asyncio.CancelledError):
             await asking
+
+
+async def test_query_that_is_cancelled_and_settled_at_once_ends() -> None:
+    """The word that a query is settled counts, although its cancellation is on its way."""
+    queries = RemoteQueries(cast("Link", DeafLink()))
+    asking = asyncio.create_task(queries.answer(REQUEST))
+    await asyncio.sleep(0)
+    settled = Fields({"number": 1, "is_cancelled": True})
+
+    asking.cancel()
+    queries.take_answers(Frame(kind=Told.ANSWERS, fields=settled, body=memoryview(b"")))
+
+    async with asyncio.timeout(1):
+        with pytest.raises(asyncio.CancelledError):
+            await asking
