@@ -42,7 +42,7 @@ class RemoteQueries:
             raise
         finally:
             del self._open[number]
-        answers = answered.result()
+        answers: list[QueryAnswer] | None = answered.result()
         if answers is None:
             raise asyncio.CancelledError
         return answers
