@@ -2,6 +2,8 @@
 # Each installs what it needs, once, and says what it is doing.
 
 PYTHON ?= python3
+# On a tree whose lock has aged, a mirror has newer packages only: then those, and it says so.
+export RLM_DEBIAN_PACKAGES ?= pinned-or-newest
 # "editable" for work on the source; "wheel" installs what users install (CI does).
 INSTALL ?= editable
 
@@ -21,8 +23,7 @@ help: ## Says what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 setup: $(STAMP) ## Python packages, a Docker engine, the sandbox image; does nothing the second time
-	@# On a tree whose lock has aged, a mirror has newer packages only: then those, and it says so.
-	@RLM_DEBIAN_PACKAGES=$${RLM_DEBIAN_PACKAGES:-pinned-or-newest} $(BIN)/rlm setup
+	@$(BIN)/rlm setup
 
 demo: setup ## Answers questions over more than 10 million characters, and checks the answers
 	@if $(BIN)/python examples/demo.py --needs-local-model; then $(MAKE) --no-print-directory local-model; fi
