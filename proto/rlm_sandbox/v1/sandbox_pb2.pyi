@@ -73,6 +73,8 @@ class _ContextKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ContextKi
     CONTEXT_KIND_MESSAGES: _ContextKind.ValueType  # 3
     """`list` of `dict` with `role` and `content`, from one JSON document."""
     CONTEXT_KIND_DOCUMENTS: _ContextKind.ValueType  # 4
+    """`list` of `dict` with `name` and `text`, from one JSON document."""
+    CONTEXT_KIND_TEXTS: _ContextKind.ValueType  # 5
     """`list` of `str`, from one JSON document."""
 
 class ContextKind(_ContextKind, metaclass=_ContextKindEnumTypeWrapper):
@@ -87,6 +89,8 @@ CONTEXT_KIND_JSON: ContextKind.ValueType  # 2
 CONTEXT_KIND_MESSAGES: ContextKind.ValueType  # 3
 """`list` of `dict` with `role` and `content`, from one JSON document."""
 CONTEXT_KIND_DOCUMENTS: ContextKind.ValueType  # 4
+"""`list` of `dict` with `name` and `text`, from one JSON document."""
+CONTEXT_KIND_TEXTS: ContextKind.ValueType  # 5
 """`list` of `str`, from one JSON document."""
 Global___ContextKind: _TypeAlias = ContextKind  # noqa: Y015
 
@@ -260,6 +264,7 @@ class BrokerMessage(_message.Message):
     RUN_CELL_FIELD_NUMBER: _builtins.int
     STOP_CELL_FIELD_NUMBER: _builtins.int
     SHUTDOWN_FIELD_NUMBER: _builtins.int
+    BEGIN_RUN_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position in the stream, from 1, without gaps. Always present."""
     @_builtins.property
@@ -282,6 +287,10 @@ class BrokerMessage(_message.Message):
     def shutdown(self) -> Global___Shutdown:
         """Last."""
 
+    @_builtins.property
+    def begin_run(self) -> Global___BeginRun:
+        """Between cells: before the first context and the first cell, and again for each further run."""
+
     def __init__(
         self,
         *,
@@ -291,12 +300,13 @@ class BrokerMessage(_message.Message):
         run_cell: Global___RunCell | None = ...,
         stop_cell: Global___StopCell | None = ...,
         shutdown: Global___Shutdown | None = ...,
+        begin_run: Global___BeginRun | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context_chunk", b"context_chunk", "hello", b"hello", "payload", b"payload", "run_cell", b"run_cell", "shutdown", b"shutdown", "stop_cell", b"stop_cell"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_run", b"begin_run", "context_chunk", b"context_chunk", "hello", b"hello", "payload", b"payload", "run_cell", b"run_cell", "shutdown", b"shutdown", "stop_cell", b"stop_cell"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_chunk", b"context_chunk", "hello", b"hello", "payload", b"payload", "run_cell", b"run_cell", "sequence", b"sequence", "shutdown", b"shutdown", "stop_cell", b"stop_cell"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_run", b"begin_run", "context_chunk", b"context_chunk", "hello", b"hello", "payload", b"payload", "run_cell", b"run_cell", "sequence", b"sequence", "shutdown", b"shutdown", "stop_cell", b"stop_cell"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["hello", "context_chunk", "run_cell", "stop_cell", "shutdown"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["hello", "context_chunk", "run_cell", "stop_cell", "shutdown", "begin_run"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -585,6 +595,7 @@ class Limits(_message.Message):
     GRACE_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     LANGUAGE_POLICY_FIELD_NUMBER: _builtins.int
+    CHILD_CONTEXT_BYTES_FIELD_NUMBER: _builtins.int
     output_bytes: _builtins.int
     """Bytes of output of one cell, for each stream, that a worker forwards; it keeps both ends."""
     answer_bytes: _builtins.int
@@ -599,6 +610,8 @@ class Limits(_message.Message):
     """Memory of the container in bytes, as the kernel enforces it."""
     language_policy: Global___LanguagePolicy.ValueType
     """What of Python a cell may use."""
+    child_context_bytes: _builtins.int
+    """Bytes of the context of one child run, and of all of them whose parts wait for their query."""
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
         """How long an interrupted cell may take to end before the REPL process is killed."""
@@ -614,14 +627,75 @@ class Limits(_message.Message):
         grace: _duration_pb2.Duration | None = ...,
         memory_bytes: _builtins.int = ...,
         language_policy: Global___LanguagePolicy.ValueType = ...,
+        child_context_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_bytes", b"answer_bytes", "batch_prompt_count", b"batch_prompt_count", "grace", b"grace", "language_policy", b"language_policy", "memory_bytes", b"memory_bytes", "open_query_count", b"open_query_count", "output_bytes", b"output_bytes", "prompt_chars", b"prompt_chars"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_bytes", b"answer_bytes", "batch_prompt_count", b"batch_prompt_count", "child_context_bytes", b"child_context_bytes", "grace", b"grace", "language_policy", b"language_policy", "memory_bytes", b"memory_bytes", "open_query_count", b"open_query_count", "output_bytes", b"output_bytes", "prompt_chars", b"prompt_chars"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Limits: _TypeAlias = Limits  # noqa: Y015
+
+@_typing.final
+class BeginRun(_message.Message):
+    """A run begins: `answer` is empty again, and from here on its cells find what is listed here and
+    nothing of the kind that an earlier run was told of. Variables stay as they are. Not answered.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
+        """Functions that cells may call; at most 64."""
+
+    def __init__(
+        self,
+        *,
+        tools: _abc.Iterable[Global___Tool] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginRun: _TypeAlias = BeginRun  # noqa: Y015
+
+@_typing.final
+class Tool(_message.Message):
+    """A function that whoever started the run has registered. It runs beside the orchestrator; a cell
+    calls it by an `LlmQuery` with `tool_name`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """An identifier of Python that is none of the names every run has. Always present."""
+    signature: _builtins.str
+    """Its parameters as Python writes them: `(order_id: int) -> dict`. For people and models; a call
+    is checked by the function itself. At most 500 characters.
+    """
+    description: _builtins.str
+    """What it does; at most 2,000 characters, may be empty."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        signature: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tool: _TypeAlias = Tool  # noqa: Y015
 
 @_typing.final
 class ContextChunk(_message.Message):
@@ -638,6 +712,7 @@ class ContextChunk(_message.Message):
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name to bind, an identifier of Python: `context`, `context_0`. Always present."""
     kind: Global___ContextKind.ValueType
@@ -650,6 +725,10 @@ class ContextChunk(_message.Message):
     """The piece; about 1 MiB, which was found as fast as any larger one."""
     sha256: _builtins.bytes
     """SHA-256 of the whole, 32 bytes; present in the last chunk only."""
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further names for the same value, identifiers of Python; present in the first chunk only."""
+
     def __init__(
         self,
         *,
@@ -659,10 +738,11 @@ class ContextChunk(_message.Message):
         total_bytes: _builtins.int = ...,
         data: _builtins.bytes = ...,
         sha256: _builtins.bytes = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "kind", b"kind", "name", b"name", "offset_bytes", b"offset_bytes", "sha256", b"sha256", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "data", b"data", "kind", b"kind", "name", b"name", "offset_bytes", b"offset_bytes", "sha256", b"sha256", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -986,26 +1066,47 @@ class LlmQueryRequest(_message.Message):
     RECURSE_FIELD_NUMBER: _builtins.int
     MODEL_ALIAS_FIELD_NUMBER: _builtins.int
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    CHILD_CONTEXT_FIELD_NUMBER: _builtins.int
+    CONTEXT_PART_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """1 to 64 characters of [A-Za-z0-9_-], never used before in this sandbox. REQUIRED."""
     cell_id: _builtins.int
     """The running cell. REQUIRED."""
     recurse: _builtins.bool
-    """Whether each prompt is to be a run of its own with its own sandbox. An orchestrator that does
-    not offer this answers REASON_TOO_DEEP.
+    """Whether the prompt is to be a run of its own with its own sandbox, about `child_context`; there
+    is one prompt then, which may be empty. An orchestrator that can start no run has the sub-model
+    answer, and says so in `QueryAnswer.notice`.
     """
     model_alias: _builtins.str
     """One of the names the session allows, at most 64 characters; empty for the session's sub-model.
     Never a provider's name for a model.
     """
     json_schema: _builtins.str
-    """A JSON Schema the answers shall fit; empty for free text. An orchestrator that does not offer
-    this answers REASON_MODEL_REFUSED.
+    """A JSON Schema the answers shall fit, at most 20,000 characters; empty for free text. It is told
+    to the model, and to a provider that takes schemas. That an answer fits is for the worker to
+    see: whoever wrote the schema checks by it.
+    """
+    tool_name: _builtins.str
+    """A function to call, as `BeginRun` named it, or `budget`, which returns what is left of the run;
+    empty for none. At most 64 characters.
     """
     @_builtins.property
     def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to `Limits.batch_prompt_count` prompts, each of at most `Limits.prompt_chars` characters. A
         request over these limits is answered with `QueryError`s, as an honest program can cause it.
+        With `tool_name` each is a JSON object, `{"args": […], "kwargs": {…}}`; with `context_part` there
+        are none.
+        """
+
+    @_builtins.property
+    def child_context(self) -> Global___ChildContext:
+        """What the child run is about. REQUIRED with `recurse`, absent otherwise."""
+
+    @_builtins.property
+    def context_part(self) -> Global___ContextPart:
+        """One part of a context that does not fit in a message with its query, sent before that query.
+        Nothing else is set then but `query_id` and `cell_id`; the reply has no answers.
         """
 
     def __init__(
@@ -1017,14 +1118,89 @@ class LlmQueryRequest(_message.Message):
         recurse: _builtins.bool = ...,
         model_alias: _builtins.str = ...,
         json_schema: _builtins.str = ...,
+        tool_name: _builtins.str = ...,
+        child_context: Global___ChildContext | None = ...,
+        context_part: Global___ContextPart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["child_context", b"child_context", "context_part", b"context_part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "json_schema", b"json_schema", "model_alias", b"model_alias", "prompts", b"prompts", "query_id", b"query_id", "recurse", b"recurse"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "child_context", b"child_context", "context_part", b"context_part", "json_schema", b"json_schema", "model_alias", b"model_alias", "prompts", b"prompts", "query_id", b"query_id", "recurse", b"recurse", "tool_name", b"tool_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LlmQueryRequest: _TypeAlias = LlmQueryRequest  # noqa: Y015
+
+@_typing.final
+class ChildContext(_message.Message):
+    """What a child run is about. As with any context the orchestrator does not look into it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TOTAL_CHARS_FIELD_NUMBER: _builtins.int
+    PART_LENGTHS_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    kind: Global___ContextKind.ValueType
+    """How the bytes become a value in the child run's sandbox. REQUIRED."""
+    total_chars: _builtins.int
+    """Characters in all parts together, for the child's root model; of a text it is counted again."""
+    data: _builtins.bytes
+    """UTF-8 text, or one JSON document; empty where `context_id` is set."""
+    context_id: _builtins.str
+    """The parts that were sent before; empty where `data` is all of it."""
+    @_builtins.property
+    def part_lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Length of each part in characters, at most the first 100; likewise for the root model alone."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___ContextKind.ValueType = ...,
+        total_chars: _builtins.int = ...,
+        part_lengths: _abc.Iterable[_builtins.int] | None = ...,
+        data: _builtins.bytes = ...,
+        context_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "data", b"data", "kind", b"kind", "part_lengths", b"part_lengths", "total_chars", b"total_chars"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChildContext: _TypeAlias = ChildContext  # noqa: Y015
+
+@_typing.final
+class ContextPart(_message.Message):
+    """A part of the context of one child run. Parts of a context come in order, one after the other has
+    been answered, all from the same cell; they are forgotten with it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    context_id: _builtins.str
+    """1 to 64 characters of [A-Za-z0-9_-]. REQUIRED."""
+    offset_bytes: _builtins.int
+    """Position of `data` in the whole, from 0. A first part begins a context anew."""
+    data: _builtins.bytes
+    """The piece. REQUIRED, not empty."""
+    def __init__(
+        self,
+        *,
+        context_id: _builtins.str = ...,
+        offset_bytes: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "data", b"data", "offset_bytes", b"offset_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextPart: _TypeAlias = ContextPart  # noqa: Y015
 
 @_typing.final
 class LlmQueryReply(_message.Message):
@@ -1060,8 +1236,13 @@ class QueryAnswer(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The model's answer; may be empty."""
+    notice: _builtins.str
+    """For the root model: a sentence about the answer, which the worker prints on the cell's standard
+    error; empty for none. At most 1,000 characters.
+    """
     @_builtins.property
     def error(self) -> Global___QueryError:
         """Why there is none."""
@@ -1071,10 +1252,11 @@ class QueryAnswer(_message.Message):
         *,
         text: _builtins.str = ...,
         error: Global___QueryError | None = ...,
+        notice: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "notice", b"notice", "outcome", b"outcome", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["text", "error"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
@@ -1110,6 +1292,8 @@ class QueryError(_message.Message):
         """The model or the orchestrator refused; trying again will not help."""
         REASON_CANCELLED: QueryError._Reason.ValueType  # 7
         """The cell or the run ended first."""
+        REASON_TOOL_FAILED: QueryError._Reason.ValueType  # 8
+        """A function raised, gave no result in time, or was called with the wrong arguments."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why a prompt got no answer. New values may be added; one that is not known reads as
@@ -1132,6 +1316,8 @@ class QueryError(_message.Message):
     """The model or the orchestrator refused; trying again will not help."""
     REASON_CANCELLED: QueryError.Reason.ValueType  # 7
     """The cell or the run ended first."""
+    REASON_TOOL_FAILED: QueryError.Reason.ValueType  # 8
+    """A function raised, gave no result in time, or was called with the wrong arguments."""
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int

@@ -98,7 +98,10 @@ class SandboxBrokerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LlmQuery(self, request, context):
-        """The only thing a sandbox can ask for: answers of the session's sub-model.
+        """The only thing a sandbox can ask for: answers to prompts. Who answers is one of a few, and which
+        of them there are is the orchestrator's to say: the session's sub-models, with one reply each; a
+        run of its own for a prompt (`recurse`); a function that whoever started the run has registered
+        (`tool_name`).
 
         It is a method of its own, and not a message of the stream, so that each query has its own
         deadline, cancellation and flow control, and so that a reviewer finds the whole outbound

@@ -79,7 +79,10 @@ class SandboxBrokerStub:
       RESOURCE_EXHAUSTED  The worker sent more than any cell could need. It is treated as an attack.
     """
     LlmQuery: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.LlmQueryRequest, _sandbox_pb2.LlmQueryReply]
-    """The only thing a sandbox can ask for: answers of the session's sub-model.
+    """The only thing a sandbox can ask for: answers to prompts. Who answers is one of a few, and which
+    of them there are is the orchestrator's to say: the session's sub-models, with one reply each; a
+    run of its own for a prompt (`recurse`); a function that whoever started the run has registered
+    (`tool_name`).
 
     It is a method of its own, and not a message of the stream, so that each query has its own
     deadline, cancellation and flow control, and so that a reviewer finds the whole outbound
@@ -137,7 +140,10 @@ class SandboxBrokerAsyncStub(SandboxBrokerStub):
       RESOURCE_EXHAUSTED  The worker sent more than any cell could need. It is treated as an attack.
     """
     LlmQuery: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.LlmQueryRequest, _sandbox_pb2.LlmQueryReply]  # type: ignore[assignment]
-    """The only thing a sandbox can ask for: answers of the session's sub-model.
+    """The only thing a sandbox can ask for: answers to prompts. Who answers is one of a few, and which
+    of them there are is the orchestrator's to say: the session's sub-models, with one reply each; a
+    run of its own for a prompt (`recurse`); a function that whoever started the run has registered
+    (`tool_name`).
 
     It is a method of its own, and not a message of the stream, so that each query has its own
     deadline, cancellation and flow control, and so that a reviewer finds the whole outbound
@@ -204,7 +210,10 @@ class SandboxBrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.LlmQueryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.LlmQueryReply, _abc.Awaitable[_sandbox_pb2.LlmQueryReply]]:
-        """The only thing a sandbox can ask for: answers of the session's sub-model.
+        """The only thing a sandbox can ask for: answers to prompts. Who answers is one of a few, and which
+        of them there are is the orchestrator's to say: the session's sub-models, with one reply each; a
+        run of its own for a prompt (`recurse`); a function that whoever started the run has registered
+        (`tool_name`).
 
         It is a method of its own, and not a message of the stream, so that each query has its own
         deadline, cancellation and flow control, and so that a reviewer finds the whole outbound
