@@ -15,6 +15,7 @@ from pathlib import Path
 from sandbox_image import hardening
 from sandbox_image.first_stage import refuse_calls
 from sandbox_image.repl.process import BadFrameError, ChannelClosedError, ReplProcess
+from sandbox_image.repl.returned_memory import use_one_arena
 from sandbox_image.walls import FoundWalls, find_walls
 
 #: Where the orchestrator mounts the sandbox's own socket directory.
@@ -45,6 +46,8 @@ def main(socket_directory: Path, *, refuses_calls: bool) -> int:
     hardening.adopt_orphans()
     repl = ReplProcess.start(hidden=socket_directory)
     hardening.forbid_inspection()
+    # Before gRPC starts its threads.
+    use_one_arena()
     # Only now: a process that has imported gRPC must not fork.
     import grpc  # noqa: PLC0415
 
@@ -58,6 +61,10 @@ def main(socket_directory: Path, *, refuses_calls: bool) -> int:
         f"unix:{socket_directory / 'broker.sock'}",
         options=(
             ("grpc.enable_http_proxy", 0),
+            # A window of one size: one that grows with what comes had the worker hold up to 200 MB
+            # of a context on its way. This is as fast.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", 2 * 2**20),
             # Answers come from the trusted side; a batch of them may be longer than a request.
             ("grpc.max_receive_message_length", 64 * 2**20),
         ),

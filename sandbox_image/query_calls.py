@@ -68,31 +68,44 @@ class QueryCalls:
             self._repl.send(FrameKind.REPLY, {"query_id": repl_id, "answers": [reply] * count})
             return
         self._query_count += 1
-        requests, counts = wire.query_requests(
+        requests = wire.query_requests(
             claim, query_id=f"q{self._query_count}", cell_id=cell.cell_id
         )
-        query = OpenQuery(query_id=repl_id, answers=[None] * len(requests), prompt_counts=counts)
-        cell.query_count += sum(counts)
+        query = OpenQuery(
+            query_id=repl_id,
+            answers=[None] * len(requests),
+            prompt_counts=[request.prompt_count for request in requests],
+        )
+        if claim.get("kind") != "tool":
+            cell.query_count += sum(query.prompt_counts)
         for index, request in enumerate(requests):
-            if request.ByteSize() > wire.MAX_MESSAGE_BYTES:
+            if request.message.ByteSize() > wire.MAX_MESSAGE_BYTES:
                 # To send it would be an attack on the broker, and the end of the sandbox.
                 answer = wire.failed_answer(
                     "too_large", "the prompt does not fit a message of 4 MiB"
                 )
-                query.answers[index] = [answer] * counts[index]
+                query.answers[index] = [answer] * request.prompt_count
             else:
-                cell.waiting.append(WaitingRequest(query=query, index=index, request=request))
+                cell.waiting.append(
+                    WaitingRequest(
+                        query=query, index=index, request=request.message, parts=request.parts
+                    )
+                )
         self._reply_if_answered(query)
         self._start_calls(cell)
 
     def _start_calls(self, cell: RunningCell) -> None:
         while cell.waiting and len(cell.calls) < self._open_count:
+            if cell.waiting[0].parts and cell.is_uploading:
+                return  # the broker holds the parts of one context at a time
             waiting = cell.waiting.popleft()
-            call = self._stub.LlmQuery.future(waiting.request, metadata=self._metadata)
-            cell.calls.add(call)
-            call.add_done_callback(
-                lambda done, waiting=waiting: self._put_answer(cell, waiting, done)  # type: ignore[misc]  # a default in a lambda
-            )
+            cell.is_uploading |= bool(waiting.parts)
+            self._call(cell, waiting)
+
+    def _call(self, cell: RunningCell, waiting: WaitingRequest) -> None:
+        call = self._stub.LlmQuery.future(waiting.next_message, metadata=self._metadata)
+        cell.calls.add(call)
+        call.add_done_callback(lambda done: self._put_answer(cell, waiting, done))
 
     def _put_answer(
         self, cell: RunningCell, waiting: WaitingRequest, call: grpc.Future[pb.LlmQueryReply]
@@ -112,6 +125,13 @@ class QueryCalls:
             if cell is not running:
                 # A late answer must not reach the next cell.
                 continue
+            if waiting.parts and _was_taken(call):
+                del waiting.parts[0]
+                self._call(cell, waiting)
+                cell.is_uploading = bool(waiting.parts)
+                self._start_calls(cell)
+                continue
+            cell.is_uploading &= not waiting.parts
             query = waiting.query
             query.answers[waiting.index] = _answers_of(call, query.prompt_counts[waiting.index])
             self._reply_if_answered(query)
@@ -121,6 +141,11 @@ class QueryCalls:
         if query.is_answered:
             answers = [answer for part in query.answers for answer in part or ()]
             self._repl.send(FrameKind.REPLY, {"query_id": query.query_id, "answers": answers})
+
+
+def _was_taken(call: grpc.Future[pb.LlmQueryReply]) -> bool:
+    """Says whether a part of a context has arrived."""
+    return not call.cancelled() and call.exception() is None
 
 
 def _answers_of(call: grpc.Future[pb.LlmQueryReply], prompt_count: int) -> list[JsonObject]:

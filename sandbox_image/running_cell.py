@@ -35,6 +35,12 @@ class WaitingRequest:
     query: OpenQuery
     index: int
     request: pb.LlmQueryRequest
+    parts: list[pb.LlmQueryRequest] = field(default_factory=list)  # to be sent before it, in order
+
+    @property
+    def next_message(self) -> pb.LlmQueryRequest:
+        """What is to be sent next."""
+        return self.parts[0] if self.parts else self.request
 
 
 @dataclass
@@ -49,8 +55,10 @@ class RunningCell:
     stop_reason: int = pb.STOP_REASON_UNSPECIFIED
     kill_at_s: float | None = None
     sample_at_s: float = 0.0
+    sample_s: float = 0.1
     query_count: int = 0
     memory_kills_at_start: int = 0
+    is_uploading: bool = False  # parts of a child run's context are under way
     waiting: deque[WaitingRequest] = field(default_factory=deque)
     calls: set[grpc.Future[pb.LlmQueryReply]] = field(default_factory=set)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -21,6 +22,9 @@ MAX_MESSAGE_BYTES = 4 * 2**20
 _ROOM_BYTES = MAX_MESSAGE_BYTES - 64 * 1024
 _MAX_TEXT_CHARS = 16 * 1024
 _MAX_ALIAS_CHARS = 64
+_MAX_SCHEMA_CHARS = 20_000
+_SCHEMA_BYTES = 4 * _MAX_SCHEMA_CHARS
+_MAX_PART_LENGTHS = 100
 _MAX_CALLS = 64  # as the contract has it; one is one too many already
 
 _OUTCOMES = {
@@ -41,6 +45,7 @@ _KINDS = {
     pb.CONTEXT_KIND_JSON: "json",
     pb.CONTEXT_KIND_MESSAGES: "messages",
     pb.CONTEXT_KIND_DOCUMENTS: "documents",
+    pb.CONTEXT_KIND_TEXTS: "texts",
 }
 _REASONS = {
     pb.QueryError.REASON_BUDGET_EXHAUSTED: "budget_exhausted",
@@ -49,7 +54,9 @@ _REASONS = {
     pb.QueryError.REASON_TOO_MANY: "too_many",
     pb.QueryError.REASON_MODEL_REFUSED: "model_refused",
     pb.QueryError.REASON_CANCELLED: "cancelled",
+    pb.QueryError.REASON_TOOL_FAILED: "tool_failed",
 }
+_CONTEXT_KINDS = {word: kind for kind, word in _KINDS.items()}
 
 
 def hello(walls: FoundWalls, *, image_release: str) -> pb.WorkerHello:
@@ -89,6 +96,17 @@ def limits_for_repl(limits: pb.Limits) -> JsonObject:
         "prompt_chars": limits.prompt_chars,
         "batch_prompt_count": limits.batch_prompt_count,
         "memory_bytes": limits.memory_bytes,
+        "child_context_bytes": limits.child_context_bytes,
+    }
+
+
+def tools_for_repl(begin: pb.BeginRun) -> JsonObject:
+    """Returns what the REPL process is told of a run that begins."""
+    return {
+        "tools": [
+            {"name": tool.name, "signature": tool.signature, "description": tool.description}
+            for tool in begin.tools
+        ]
     }
 
 
@@ -155,50 +173,113 @@ def cell_usage(
     )
 
 
-def query_requests(
-    claim: JsonObject, *, query_id: str, cell_id: int
-) -> tuple[list[pb.LlmQueryRequest], list[int]]:
-    """Cuts one batch into requests that each fit one message.
+@dataclass
+class Request:
+    """One `LlmQueryRequest`, and the parts of a context that have to arrive before it."""
 
-    Returns:
-        The requests, and how many prompts each holds.
+    message: pb.LlmQueryRequest
+    prompt_count: int
+    parts: list[pb.LlmQueryRequest] = field(default_factory=list)
+
+
+def query_requests(claim: JsonObject, *, query_id: str, cell_id: int) -> list[Request]:
+    """Cuts one call of a cell into requests that each fit one message.
 
     Raises:
         BadFrameError: The claim is not of the form the REPL process uses.
     """
-    prompts, alias = claim.get("prompts"), claim.get("model")
+    prompts, contexts = claim.get("prompts"), claim.get("contexts")
     if not (isinstance(prompts, list) and prompts and all(isinstance(p, str) for p in prompts)):
         raise BadFrameError("a query without prompts")
+    common = {"cell_id": cell_id, **_common_fields(claim)}
+    try:
+        if claim.get("kind") == "child_run":
+            shapes = claim.get("shapes")
+            if not isinstance(shapes, list) or not isinstance(contexts, list):
+                raise BadFrameError("child runs without contexts")
+            return [
+                _child_request(common, f"{query_id}-{index}", prompt, shape, text)
+                for index, (prompt, shape, text) in enumerate(
+                    zip(prompts, shapes, contexts, strict=True)
+                )
+            ]
+        return [
+            Request(
+                message=pb.LlmQueryRequest(query_id=f"{query_id}-{index}", prompts=group, **common),
+                prompt_count=len(group),
+            )
+            for index, group in enumerate(_groups(prompts))
+        ]
+    except (TypeError, ValueError, KeyError, AttributeError) as failure:
+        raise BadFrameError("a query that is not text") from failure
+
+
+def _common_fields(claim: JsonObject) -> JsonObject:
+    alias, tool, schema = claim.get("model"), claim.get("tool", ""), claim.get("schema", "")
     if not (alias is None or (isinstance(alias, str) and len(alias) <= _MAX_ALIAS_CHARS)):
         raise BadFrameError("a query whose model is not a name")
+    if not (isinstance(tool, str) and len(tool) <= _MAX_ALIAS_CHARS):
+        raise BadFrameError("a query whose tool is not a name")
+    if not (isinstance(schema, str) and len(schema) <= _MAX_SCHEMA_CHARS):
+        raise BadFrameError("a query whose schema is too long")
+    if (claim.get("kind") == "tool") != bool(tool):
+        raise BadFrameError("a tool without a name")
+    if claim.get("kind") == "child_run" and schema:
+        raise BadFrameError("a child run with a schema")
+    return {"model_alias": alias or "", "tool_name": tool, "json_schema": schema}
+
+
+def _groups(prompts: list[str]) -> list[list[str]]:
+    """Divides prompts so that those of a group fit one message."""
     groups: list[list[str]] = [[]]
-    room_bytes = _ROOM_BYTES
+    room_bytes = _ROOM_BYTES - _SCHEMA_BYTES
     for prompt in prompts:
         size_bytes = len(prompt.encode(errors="replace")) + 8
         if size_bytes > room_bytes and groups[-1]:
             groups.append([])
-            room_bytes = _ROOM_BYTES
+            room_bytes = _ROOM_BYTES - _SCHEMA_BYTES
         groups[-1].append(prompt)
         room_bytes -= size_bytes
-    try:
-        requests = [
+    return groups
+
+
+def _child_request(
+    common: JsonObject, query_id: str, prompt: str, shape: JsonObject, text: str
+) -> Request:
+    """Makes the request of one child run, its context in parts where it does not fit."""
+    data = text.encode(errors="replace")
+    context = pb.ChildContext(
+        kind=_CONTEXT_KINDS[shape["kind"]],
+        total_chars=shape["total_chars"],
+        part_lengths=shape["part_lengths"][:_MAX_PART_LENGTHS],
+    )
+    parts: list[pb.LlmQueryRequest] = []
+    if len(data) + len(prompt.encode(errors="replace")) <= _ROOM_BYTES:
+        context.data = data
+    else:
+        context.context_id = query_id
+        parts = [
             pb.LlmQueryRequest(
-                query_id=f"{query_id}-{index}",
-                cell_id=cell_id,
-                prompts=group,
-                model_alias=alias or "",
+                query_id=f"{query_id}-{number}",
+                cell_id=common["cell_id"],
+                context_part=pb.ContextPart(
+                    context_id=query_id,
+                    offset_bytes=offset,
+                    data=data[offset : offset + _ROOM_BYTES],
+                ),
             )
-            for index, group in enumerate(groups)
+            for number, offset in enumerate(range(0, len(data), _ROOM_BYTES))
         ]
-    except (TypeError, ValueError) as failure:
-        raise BadFrameError("a query that is not text") from failure
-    return requests, [len(group) for group in groups]
+    message = pb.LlmQueryRequest(
+        query_id=query_id, prompts=[prompt], recurse=True, child_context=context, **common
+    )
+    return Request(message=message, prompt_count=1, parts=parts)
 
 
 def answers(reply: pb.LlmQueryReply) -> list[JsonObject]:
     """Returns what the REPL process is told of the answers to one request."""
     return [
-        {"text": answer.text}
+        {"text": answer.text, "notice": answer.notice}
         if answer.WhichOneof("outcome") == "text"
         else failed_answer(_REASONS.get(answer.error.reason, "model_failed"), answer.error.message)
         for answer in reply.answers

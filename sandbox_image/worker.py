@@ -21,15 +21,24 @@ import grpc
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 from rlm_sandbox.v1.sandbox_pb2_grpc import SandboxBrokerStub
 from sandbox_image import endings, wire
+from sandbox_image.memory_gauge import MemoryGauge
 from sandbox_image.query_calls import QueryCalls
 from sandbox_image.repl.channel import BadFrameError, ChannelClosedError, FrameKind, JsonObject
 from sandbox_image.repl.process import ReplProcess, reap
+from sandbox_image.repl.returned_memory import return_memory
 from sandbox_image.running_cell import RunningCell
 from sandbox_image.walls import FoundWalls
 
 _TOKEN_KEY = "rlm-session-token"  # noqa: S105 - the name of the entry, not its value
-#: How often a running cell's memory is looked at.
+#: How often a running cell's memory is looked at; and how often once there is not much left.
 _SAMPLE_S = 0.1
+_SHORT_SAMPLE_S = 0.02
+#: From which share of the sandbox's memory on it is looked at so often; and from which on the
+#: checkpoint is given up, if it is what holds so much. A cell that writes to all it has takes up to
+#: 2 GB a second, a fifth of a GiB between two looks.
+_LITTLE_LEFT = 0.4
+_TOO_LITTLE_LEFT = 0.75
+_WORTH_GIVING_UP = 0.1
 #: Messages of the broker that wait; with 1 MiB pieces of context this bounds the worker's memory.
 _INBOX_SIZE = 8
 #: More than this towards the REPL process, and the broker has to wait.
@@ -63,6 +72,7 @@ class Worker:
         )
         self._hello = wire.hello(walls, image_release=image_release)
         self._limits = pb.Limits()
+        self._gauge = MemoryGauge(limit_bytes=0)
         self._outbox: queue.SimpleQueue[pb.WorkerMessage | None] = queue.SimpleQueue()
         self._sequence = 0
         self._inbox: queue.Queue[pb.BrokerMessage | str] = queue.Queue(_INBOX_SIZE)
@@ -72,6 +82,7 @@ class Worker:
         self._last_report: JsonObject = {}
         self._was_lost_idle = False
         self._is_binding = False
+        self._begin_run: JsonObject | None = None
         self._digest = hashlib.sha256()
         self._is_over = False
 
@@ -147,8 +158,8 @@ class Worker:
         if self._cell is None:
             return None
         if self._cell.kill_at_s is not None:
-            return max(min(self._cell.kill_at_s - time.monotonic(), _SAMPLE_S), 0)
-        return _SAMPLE_S
+            return max(min(self._cell.kill_at_s - time.monotonic(), self._cell.sample_s), 0)
+        return self._cell.sample_s
 
     def _keep_time(self) -> None:
         cell = self._cell
@@ -157,10 +168,27 @@ class Worker:
         now_s = time.monotonic()
         if now_s >= cell.sample_at_s:
             self._repl.sample(cell.usage)
-            cell.sample_at_s = now_s + _SAMPLE_S
+            used_share = self._make_room()
+            cell.sample_s = _SHORT_SAMPLE_S if used_share > _LITTLE_LEFT else _SAMPLE_S
+            cell.sample_at_s = now_s + cell.sample_s
         if cell.kill_at_s is not None and now_s >= cell.kill_at_s:
             self._repl.kill()
             self._replace_repl(endings.timed_out(cell.timeout_s))
+
+    def _make_room(self) -> float:
+        """Gives the checkpoint up where the cell needs the memory; returns the share in use.
+
+        What it shares with the live process costs nothing until the cell writes there: then it is
+        held twice. The base stays in any case: its contexts are never written to.
+        """
+        used_share = self._gauge.used_share
+        if used_share > _TOO_LITTLE_LEFT:
+            needed_share, others_share = self._gauge.needed_share(
+                but_for_bytes=self._repl.anonymous_bytes()
+            )
+            if needed_share > _TOO_LITTLE_LEFT and others_share > _WORTH_GIVING_UP:
+                self._repl.drop_checkpoint()
+        return used_share
 
     def _obey(self, item: pb.BrokerMessage | str) -> None:
         if isinstance(item, str):
@@ -168,10 +196,16 @@ class Worker:
         match item.WhichOneof("payload"):
             case "hello":
                 self._limits = item.hello.limits
+                self._gauge = MemoryGauge(limit_bytes=self._limits.memory_bytes)
                 self._calls.configure(self._limits)
                 self._repl.send(FrameKind.CONFIGURE, wire.limits_for_repl(self._limits))
             case "context_chunk":
                 self._pass_on_context(item.context_chunk)
+            case "begin_run":
+                self._begin_run = wire.tools_for_repl(item.begin_run)
+                self._repl.send(FrameKind.BEGIN_RUN, self._begin_run)
+                # Should the next cell be rolled back, its answer is not the one of the run before.
+                self._last_report = {**self._last_report, "content": ""}
             case "run_cell":
                 self._run_cell(item.run_cell)
             case "stop_cell":
@@ -186,7 +220,8 @@ class Worker:
             self._is_binding = True
             self._digest = hashlib.sha256()
             kind = wire.context_kind(chunk.kind)
-            self._repl.send(FrameKind.CONTEXT_START, {"name": chunk.name, "kind": kind})
+            names = [chunk.name, *chunk.aliases]
+            self._repl.send(FrameKind.CONTEXT_START, {"names": names, "kind": kind})
         self._digest.update(chunk.data)
         self._repl.send(FrameKind.CONTEXT_DATA, chunk.data)
         if chunk.offset_bytes + len(chunk.data) == chunk.total_bytes:
@@ -219,6 +254,7 @@ class Worker:
                     self._end_cell(frame.claim())
                 elif frame.kind is FrameKind.BOUND:
                     self._is_binding = False
+                    return_memory()
                 else:
                     self._calls.send(self._cell, frame.claim(kind=FrameKind.QUERY))
         except BadFrameError as error:
@@ -304,6 +340,9 @@ class Worker:
         is_newest = spare.cell_count == cell_count
         if not is_newest:
             self._last_report = {}
+            if self._begin_run is not None:
+                # It was forked when a context was bound, perhaps in an earlier run.
+                self._repl.send(FrameKind.BEGIN_RUN, self._begin_run)
         cell = self._cell
         if cell is None:
             self._was_lost_idle = self._was_lost_idle or not is_newest

@@ -48,6 +48,7 @@ class FrameKind(IntEnum):
     REPLY = 6
     LEAVE_SPARE = 7
     RESUME = 8
+    BEGIN_RUN = 9
 
     RESULT = 16
     QUERY = 17
@@ -56,9 +57,13 @@ class FrameKind(IntEnum):
     CONFINED = 20  # once, before anything else: what the process has given up
 
 
-#: The one field of each that may be long. It is sent after the JSON, behind a NUL, which no JSON
-#: text holds; "sizes" says how many bytes each text has.
-_LONG_FIELDS: Final = {FrameKind.RESULT: "content", FrameKind.QUERY: "prompts"}
+#: The fields of each that may be long: a text or a list of texts. They are sent after the JSON,
+#: behind a NUL, which no JSON text holds; "sizes" says how many bytes each text has, and of a query
+#: "prompt_count" how many of them are prompts.
+_LONG_FIELDS: Final[Mapping[FrameKind, tuple[str, ...]]] = {
+    FrameKind.RESULT: ("content",),
+    FrameKind.QUERY: ("prompts", "contexts"),
+}
 #: What the worker takes from a REPL process, and how much of each. An answer fits a message of the
 #: contract (4 MiB).
 CLAIMS: Final[Mapping[FrameKind, int]] = {
@@ -113,7 +118,10 @@ class Frame:
         texts = self._texts(value.pop("sizes", None), start=end + 1)
         match self.kind:
             case FrameKind.QUERY:
-                value["prompts"] = texts
+                count = value.pop("prompt_count", None)
+                if type(count) is not int or not 0 <= count <= len(texts):
+                    raise BadFrameError(f"{self.kind.name}: {str(count)[:20]} prompts")
+                value["prompts"], value["contexts"] = texts[:count], texts[count:]
             case FrameKind.RESULT if len(texts) == 1:
                 value["content"] = texts[0]
             case _:
@@ -152,14 +160,17 @@ def encode(kind: FrameKind, payload: bytes | JsonObject) -> bytes:
         return _HEADER.pack(len(payload), kind) + payload
     # A name or a message of a cell may hold lone surrogates; they must not stop a result.
     texts: list[bytes] = []
-    if long_field := _LONG_FIELDS.get(kind):
+    if long_fields := _LONG_FIELDS.get(kind):
         payload = dict(payload)
-        value = payload.pop(long_field)
-        values = [value] if isinstance(value, str) else value
-        texts = [text.encode(errors="replace") for text in values]
+        for field in long_fields:
+            value = payload.pop(field)
+            values = [value] if isinstance(value, str) else value
+            texts += [text.encode(errors="replace") for text in values]
+            if field == "prompts":
+                payload["prompt_count"] = len(texts)
         payload["sizes"] = [len(text) for text in texts]
     head = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-    if not long_field:
+    if not long_fields:
         return _HEADER.pack(len(head), kind) + head
     size = len(head) + 1 + sum(len(text) for text in texts)
     return b"".join([_HEADER.pack(size, kind), head, b"\0", *texts])

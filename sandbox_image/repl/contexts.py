@@ -6,29 +6,87 @@ Without it a context of 400 MB would be held twice: as bytes and as the value.
 from __future__ import annotations
 
 import codecs
-import io
 import json
+from typing import Any, Literal, TypeAlias
+
+from sandbox_image.repl.growing_values import growing_json, growing_text
+from sandbox_image.repl.returned_memory import return_memory
+
+#: A kind of the contract.
+ContextKind: TypeAlias = Literal["text", "json", "messages", "documents", "texts"]
+#: Lengths of more parts than these say nothing more to a root model.
+_MAX_PART_LENGTHS = 100
 
 
 class ContextAssembly:
     """One context on its way in."""
 
-    def __init__(self, *, name: str, kind: str) -> None:
-        """Starts an empty context of a kind of the contract: text, json, messages, documents."""
-        self.name = name
+    def __init__(self, *, names: list[str], kind: str) -> None:
+        """Starts an empty context, of a kind of the contract, to be bound to some names."""
+        self.names = names
         self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
-        # A StringIO that was only ever written to holds one growing buffer and gives it away whole:
-        # peak memory is about 1.25 times the text, where joining pieces takes 2.
-        self._text = io.StringIO(newline="")
-        self._is_text = kind == "text"
+        self._growing = growing_text() if kind == "text" else growing_json()
+        next(self._growing)
 
     def write(self, data: bytes | bytearray) -> None:
         """Takes the next piece."""
-        self._text.write(self._decoder.decode(data))
+        self._growing.send(self._decoder.decode(data))
 
     def value(self) -> object:
         """Returns the whole value; the assembly is spent."""
-        self._text.write(self._decoder.decode(b"", final=True))
-        text = self._text.getvalue()
-        self._text.close()
-        return text if self._is_text else json.loads(text)
+        self._growing.send(self._decoder.decode(b"", final=True))
+        try:
+            self._growing.send(None)
+        except StopIteration as end:
+            return_memory()
+            return end.value
+        raise AssertionError("a value that grows ends when it is told to")
+
+
+def outgoing(context: object) -> tuple[dict[str, Any], str]:
+    """Returns a context of a child run as it is sent: its kind and lengths, and its text.
+
+    Raises:
+        TypeError: It is neither a text nor a list or dict that JSON can hold.
+    """
+    if isinstance(context, str):
+        return {
+            "kind": "text",
+            "total_chars": len(context),
+            "part_lengths": [len(context)],
+        }, context
+    if not isinstance(context, (list, tuple, dict)):
+        kind = type(context).__name__
+        message = f"the context of a child run is a str, a list or a dict, not {kind}"
+        raise TypeError(message)
+    try:
+        text = json.dumps(context, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"the context of a child run holds what JSON cannot: {error}"
+        raise TypeError(message) from None
+    parts = list(context.values()) if isinstance(context, dict) else list(context)
+    lengths = [_length(part) for part in parts]
+    shape = {
+        "kind": _kind_of(parts) if isinstance(context, (list, tuple)) else "json",
+        "total_chars": sum(lengths),
+        "part_lengths": lengths[:_MAX_PART_LENGTHS],
+    }
+    return shape, text
+
+
+def _kind_of(items: list[Any]) -> ContextKind:
+    if items and all(_has_texts(item, "role", "content") for item in items):
+        return "messages"
+    if items and all(_has_texts(item, "name", "text") for item in items):
+        return "documents"
+    return "texts" if items and all(isinstance(item, str) for item in items) else "json"
+
+
+def _has_texts(item: object, *keys: str) -> bool:
+    return isinstance(item, dict) and all(isinstance(item.get(key), str) for key in keys)
+
+
+def _length(part: object) -> int:
+    if isinstance(part, dict):
+        part = part.get("content") or part.get("text") or part
+    return len(part) if isinstance(part, str) else len(json.dumps(part, ensure_ascii=False))

@@ -72,6 +72,7 @@ class ReplLoop:
         sys.modules["__main__"] = self._namespace.module
         self._runner = CellRunner(self._namespace, self._interrupts)
         self._assembly: ContextAssembly | None = None
+        self._has_run = False
 
     def run(self) -> None:
         """Does what the worker asks until it is gone."""
@@ -88,16 +89,21 @@ class ReplLoop:
                 self._leave_spare(is_base=True)
             case FrameKind.CONTEXT_START:
                 start = frame.json()
-                self._assembly = ContextAssembly(name=start["name"], kind=start["kind"])
+                self._assembly = ContextAssembly(names=start["names"], kind=start["kind"])
             case FrameKind.CONTEXT_DATA:
                 assert self._assembly is not None  # noqa: S101 - the worker keeps the order
                 self._assembly.write(frame.payload)
             case FrameKind.CONTEXT_END:
                 assert self._assembly is not None  # noqa: S101 - likewise
-                self._namespace.bind_context(self._assembly.name, self._assembly.value())
+                self._namespace.bind_context(self._assembly.names, self._assembly.value())
                 self._assembly = None
                 self._mailbox.send(FrameKind.BOUND, {})
                 self._leave_spare(is_base=True)
+            case FrameKind.BEGIN_RUN:
+                self._namespace.begin_run(frame.json()["tools"])
+                if self._has_run:
+                    # The checkpoint of the run before holds that run's answer.
+                    self._leave_spare(is_base=False)
             case FrameKind.RUN:
                 command = frame.json()
                 self._run_cell(command["cell_id"], command["source"])
@@ -114,6 +120,7 @@ class ReplLoop:
         limit_memory(data_bytes)
 
     def _run_cell(self, cell_id: int, source: str) -> None:
+        self._has_run = True
         self._asker.begin_cell(cell_id)
         result = self._runner.run(cell_id, source)
         # What a cell's threads still wait for is answered by nobody.

@@ -7,6 +7,7 @@ whoever waits, reads (leader and followers).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import select
 import signal
@@ -105,6 +106,7 @@ class Mailbox:
         self._commands: deque[Frame] = deque()
         self._replies: dict[str, JsonObject | None] = {}
         self._awaited: set[str] = set()
+        self._futures: dict[str, asyncio.Future[JsonObject | None]] = {}
         self._sort()
 
     def close(self) -> None:
@@ -139,6 +141,46 @@ class Mailbox:
                 self._awaited.discard(query_id)
                 self._replies.pop(query_id, None)
 
+    async def reply(self, query_id: str) -> JsonObject | None:
+        """Does what `wait_for_reply` does, in an event loop that goes on meanwhile.
+
+        The loop reads in the place of a thread, as long as no thread does.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[JsonObject | None] = loop.create_future()
+        with self._arrived:
+            if query_id in self._replies:
+                self._awaited.discard(query_id)
+                return self._replies.pop(query_id)
+            is_first = not any(other.get_loop() is loop for other in self._futures.values())
+            self._futures[query_id] = future
+        if is_first:
+            loop.add_reader(self._connection, self._read_for_loop)
+        try:
+            return await future
+        finally:
+            with self._arrived:
+                self._futures.pop(query_id, None)
+                self._awaited.discard(query_id)
+                self._replies.pop(query_id, None)
+                is_last = not any(other.get_loop() is loop for other in self._futures.values())
+            if is_last:
+                loop.remove_reader(self._connection)
+
+    def _read_for_loop(self) -> None:
+        """Reads what is there for an event loop, unless a thread is about to."""
+        with self._arrived:
+            if self._someone_reads or not self._poll.poll(0):
+                return
+            self._someone_reads = True
+        try:
+            with self._interrupts.held():
+                self._take()
+        finally:
+            with self._arrived:
+                self._someone_reads = False
+                self._arrived.notify_all()
+
     def next_command(self) -> Frame:
         """Waits for the next thing the worker wants.
 
@@ -154,6 +196,8 @@ class Mailbox:
         with self._arrived:
             for query_id in self._awaited:
                 self._replies.setdefault(query_id, None)
+            for query_id in list(self._futures):
+                self._settle(query_id)
             self._arrived.notify_all()
 
     def _lead_or_follow(self, is_here: Callable[[], bool]) -> None:
@@ -191,3 +235,19 @@ class Mailbox:
                 # A reply nobody waits for belongs to a cell that has ended.
                 if query_id in self._awaited:
                     self._replies[query_id] = reply
+                    self._settle(query_id)
+
+    def _settle(self, query_id: str) -> None:
+        """Hands a reply to the event loop that waits for it, if one does. Holds the condition."""
+        future = self._futures.get(query_id)
+        if future is None:
+            return
+        reply = self._replies.get(query_id)
+        # A cell may have closed its loop, or the loop is another thread's.
+        with contextlib.suppress(RuntimeError):
+            future.get_loop().call_soon_threadsafe(_set_unless_done, future, reply)
+
+
+def _set_unless_done(future: asyncio.Future[JsonObject | None], reply: JsonObject | None) -> None:
+    if not future.done():
+        future.set_result(reply)

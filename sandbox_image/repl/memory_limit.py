@@ -16,6 +16,13 @@ from pathlib import Path
 _M_ARENA_MAX = -8  # malloc.h of the GNU C library; mallopt(3)
 
 
+#: Beside what processes have, the sentry has memory of its own, which counts as the sandbox's; it
+#: gives what was freed back later than a kernel does.
+_SENTRY_BYTES = 64 * 2**20
+#: Least that is left of it.
+_LEAST_BYTES = 64 * 2**20
+
+
 def limit_memory(data_bytes: int) -> None:
     """Lets this process and what it forks have `data_bytes` of memory of their own, each.
 
@@ -29,7 +36,7 @@ def limit_memory(data_bytes: int) -> None:
     if _refuses_to_map(2 * data_bytes):
         return
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-    top_bytes = _mapped_bytes() + data_bytes
+    top_bytes = _mapped_bytes() + max(data_bytes - _SENTRY_BYTES, _LEAST_BYTES)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (top_bytes, top_bytes))
 

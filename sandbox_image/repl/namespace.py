@@ -8,11 +8,12 @@ from __future__ import annotations
 import keyword
 import types
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sandbox_image.repl.asking import Asker
 from sandbox_image.repl.language import builtins_for
-from sandbox_image.repl.query_errors import QueryBatchError, QueryError
+from sandbox_image.repl.query_errors import ERRORS_BY_NAME, QueryBatchError
 
 #: The answer's name, and those of its two parts.
 _ANSWER = "answer"
@@ -45,11 +46,18 @@ class Namespace:
         self.module = types.ModuleType("__main__")
         self.names: dict[str, Any] = vars(self.module)
         self._answer: dict[str, Any] = {"content": "", "ready": False}
+        self._asker = asker
+        self._tool_names: list[str] = []
         self._reserved: dict[str, Any] = {
             "llm_query": asker.llm_query,
             "llm_query_batched": asker.llm_query_batched,
-            "QueryError": QueryError,
+            "llm_query_async": asker.llm_query_async,
+            "rlm_query": asker.rlm_query,
+            "rlm_query_batched": asker.rlm_query_batched,
+            "budget": asker.budget,
+            "history": [],
             "QueryBatchError": QueryBatchError,
+            **ERRORS_BY_NAME,
             "FINAL": self._final,
             "SUBMIT": self._final,
             "FINAL_VAR": self._final_var,
@@ -66,10 +74,24 @@ class Namespace:
         self._reserved["__builtins__"] = builtins_for("open" if policy == "open" else "guarded")
         self.restore()
 
-    def bind_context(self, name: str, value: object) -> None:
-        """Binds a context; the name is reserved from now on."""
-        self._reserved[name] = value
-        self.names[name] = value
+    def bind_context(self, names: Sequence[str], value: object) -> None:
+        """Binds a context; its names are reserved from now on."""
+        for name in names:
+            self._reserved[name] = value
+            self.names[name] = value
+
+    def begin_run(self, tools: Sequence[Mapping[str, str]]) -> None:
+        """Forgets the answer of the run before, and its tools; binds those of this one."""
+        self._answer.clear()
+        self._answer.update(content="", ready=False)
+        for name in self._tool_names:
+            self._reserved.pop(name, None)
+            self.names.pop(name, None)
+        self._tool_names = [tool["name"] for tool in tools]
+        for tool in tools:
+            self._reserved[tool["name"]] = self._asker.tool(**tool)
+        self.names.pop(_ANSWER, None)
+        self.restore()
 
     def restore(self) -> None:
         """Puts every reserved name back to what it was, whatever a cell did to it."""
@@ -116,7 +138,7 @@ class Namespace:
                 continue
             if issubclass(type(value), types.ModuleType):
                 continue
-            if name in self._reserved and not name.startswith("context"):
+            if name in self._reserved and not self._is_worth_telling(name):
                 continue
             described.append(
                 {
@@ -127,6 +149,12 @@ class Namespace:
             )
         described.sort(key=lambda entry: entry["size"] or 0, reverse=True)
         return described[:_MAX_VARIABLES]
+
+    def _is_worth_telling(self, name: str) -> bool:
+        """Whether a reserved name is a variable to a reader: a context, by one name of each."""
+        if not name.startswith("context"):
+            return False
+        return name == "context" or self._reserved[name] is not self._reserved.get("context")
 
     def _final(self, *values: object) -> None:
         """Makes `value` the run's answer and ends the cell."""

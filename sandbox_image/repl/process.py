@@ -209,6 +209,20 @@ class ReplProcess:
                 kept.append(other)
         self.spares = [*kept, spare]
 
+    def drop_checkpoint(self) -> None:
+        """Ends the newest spare, unless it is the base."""
+        if self.spares and not self.spares[-1].is_base:
+            self.spares.pop().let_go()
+
+    def anonymous_bytes(self) -> int:
+        """Returns what the live process and this one hold that is no file's; 0 where unknown."""
+        total_bytes = 0
+        with contextlib.suppress(psutil.Error):
+            for process in (self._metered(), psutil.Process()):
+                memory = process.memory_info()
+                total_bytes += memory.rss - memory.shared
+        return total_bytes
+
     def read_output(self, descriptor: int) -> bytes:
         """Returns what a cell has printed on one of its two pipes, empty when nothing is there."""
         try:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+#: How many different reasons the text of a failed batch has.
+_SHOWN_REASONS = 3
+
 
 class QueryError(Exception):
     """A prompt got no answer. Its text says what to do; `reason` is for programs."""
@@ -47,6 +50,23 @@ class ModelRefusedError(QueryError):
     reason = "model_refused"
 
 
+class ToolError(QueryError):
+    """A function of the session gave no result."""
+
+    reason = "tool_failed"
+
+
+class AnswerFormatError(QueryError):
+    """An answer does not fit its JSON Schema, asked for a second time too.
+
+    Attributes:
+        text: The answer as it came.
+    """
+
+    reason = "bad_format"
+    text = ""
+
+
 class QueryCancelledError(QueryError):
     """The cell or the run ended first."""
 
@@ -62,8 +82,17 @@ _BY_REASON: dict[str, type[QueryError]] = {
         TooManyPromptsError,
         ModelFailedError,
         ModelRefusedError,
+        ToolError,
         QueryCancelledError,
     )
+}
+
+
+#: By their names: a model that has read one in a traceback writes it into its next `except`.
+ERRORS_BY_NAME: dict[str, type[QueryError]] = {
+    "QueryError": QueryError,
+    "AnswerFormatError": AnswerFormatError,
+    **{error.__name__: error for error in _BY_REASON.values()},
 }
 
 
@@ -72,22 +101,29 @@ def query_error(reason: str, message: str) -> QueryError:
     return _BY_REASON.get(reason, ModelFailedError)(message)
 
 
-class QueryBatchError(ExceptionGroup[QueryError]):
-    """Some prompts of a batch got no answer.
+class QueryBatchError(ExceptionGroup[QueryError], QueryError):
+    """Some prompts of a batch got no answer. What catches `QueryError` catches it too.
 
     Attributes:
         answers: As many entries as prompts, in order: the answer, or None where there is none.
     """
 
+    reason = "batch"
     answers: list[str | None]
 
     @classmethod
     def of(cls, outcomes: Sequence[str | QueryError]) -> QueryBatchError:
         """Makes the group for a batch in which at least one prompt failed."""
         failures = [outcome for outcome in outcomes if isinstance(outcome, QueryError)]
+        # `print(error)` is what models do with it: the reasons have to be in there.
+        reasons = list(dict.fromkeys(str(failure) for failure in failures))
+        more = (
+            f"; and {len(reasons) - _SHOWN_REASONS} more" if len(reasons) > _SHOWN_REASONS else ""
+        )
         error = cls(
-            f"{len(failures)} of {len(outcomes)} prompts got no answer (the others are in "
-            ".answers; return_errors=True puts errors in place)",
+            f"{len(failures)} of {len(outcomes)} prompts got no answer: "
+            f"{'; '.join(reasons[:_SHOWN_REASONS])}{more} (the others are in .answers; "
+            "return_errors=True puts errors in place)",
             failures,
         )
         error.answers = [
