@@ -14,14 +14,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from orchestrator.domain import (
-    CellLimits,
-    Json,
-    LanguagePolicy,
-    RunLimits,
-    SandboxId,
-    Walls,
-)
+from orchestrator.domain import Json, LanguagePolicy, SandboxId, Walls
+from orchestrator.limits import CellLimits, QueryLimits
 
 #: Goes up when a reader of the old version could misread a statement of the new one.
 CONTROLS_VERSION: Final = 1
@@ -160,7 +154,7 @@ class BrokerStatement:
     walls: tuple[str, ...] = ()
     language_policy: LanguagePolicy  # a guard rail in the sandbox, not a wall
     cell_limits: CellLimits
-    run_limits: RunLimits
+    query_limits: QueryLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NewType, TypeAlias
+from typing import NewType, TypeAlias
 
 SandboxId = NewType("SandboxId", str)
 RunId = NewType("RunId", str)
@@ -26,7 +26,8 @@ class ContextKind(StrEnum):
     TEXT = "text"  # str, UTF-8 on the wire
     JSON = "json"  # list or dict, one JSON document on the wire
     MESSAGES = "messages"  # list of {"role": …, "content": …}
-    DOCUMENTS = "documents"  # list of str
+    TEXTS = "texts"  # list of str
+    DOCUMENTS = "documents"  # list of {"name": …, "text": …}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +162,14 @@ class CellResult:
     usage: CellUsage = field(default_factory=CellUsage)
 
 
+class QueryKind(StrEnum):
+    """Who answers a query."""
+
+    PLAIN = "plain"  # a model, with one reply
+    CHILD_RUN = "child_run"  # a run of its own, with its own sandbox
+    TOOL = "tool"  # a function of the caller's
+
+
 class QueryFailureReason(StrEnum):
     """Why a prompt got no answer."""
 
@@ -171,6 +180,7 @@ class QueryFailureReason(StrEnum):
     MODEL_FAILED = "model_failed"  # transient, already retried
     MODEL_REFUSED = "model_refused"  # final
     CANCELLED = "cancelled"
+    TOOL_FAILED = "tool_failed"  # a function of the caller's raised, hung, or was called wrongly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,8 +194,16 @@ class QueryFailure:
     message: str
 
 
-#: What came of one prompt: the sub-model's text, or why not. Never both, never one as the other.
-QueryAnswer: TypeAlias = "str | QueryFailure"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotedAnswer:
+    """An answer, and a sentence about it that the cell prints on its standard error."""
+
+    text: str
+    notice: str
+
+
+#: What came of one prompt: a text, or why not. Never both, never one as the other.
+QueryAnswer: TypeAlias = "str | NotedAnswer | QueryFailure"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,74 +211,57 @@ class QueryRequest:
     """Prompts from a cell, checked for form, not yet for budget.
 
     Attributes:
-        prompts: One or more prompts; each is answered or refused on its own.
+        prompts: One or more prompts; each is answered or refused on its own. Of a tool each is a
+            JSON object: `{"args": […], "kwargs": {…}}`.
         model_alias: One of the names the session allows; None means the session's sub-model.
+        kind: Who is to answer.
+        json_schema: A JSON Schema, as text, that the answers shall fit; empty for free text.
+        child_context: What the child run is about; None where the prompt itself is its context.
+            A request with one has one prompt. Its lengths are the sandbox's own word.
+        tool_name: The tool that is called.
     """
 
     query_id: QueryId
     cell_id: CellId
     prompts: tuple[str, ...]
     model_alias: str | None = None
-
-
-Role: TypeAlias = Literal["system", "user", "assistant"]
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a chat with a model."""
-
-    role: Role
-    content: str
+    kind: QueryKind = QueryKind.PLAIN
+    json_schema: str = ""
+    child_context: EncodedContext | None = None
+    tool_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelReply:
-    """What a model answered, and what it took.
+class OfferedTool:
+    """A function of the caller's, as a cell is told of it.
 
     Attributes:
-        text: The answer with reasoning parts removed; may be empty, never None.
-        prompt_tokens: As reported by the provider; 0 where it reports none.
-        completion_tokens: Likewise; reasoning tokens included.
-        cost_usd: Money, or None where no price is known for the model.
-        was_cut: Whether the provider stopped it at a length limit.
+        name: An identifier that no reserved name is.
+        signature: As Python writes it: `(order_id: int) -> dict`.
+        description: What it does; its first paragraph is shown to the root model.
     """
 
-    text: str
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_usd: float | None = None
-    was_cut: bool = False
+    name: str
+    signature: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelUsage:
-    """What one model was used for in a run."""
+class RunOffer:
+    """What the cells of one run find beside the names that every run has."""
 
-    request_count: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_usd: float | None = None
-
-    def plus(self, reply: ModelReply) -> ModelUsage:
-        """Returns the usage with one more reply in it; an unknown price leaves the cost alone."""
-        cost = self.cost_usd
-        if reply.cost_usd is not None:
-            cost = (cost or 0.0) + reply.cost_usd
-        return ModelUsage(
-            request_count=self.request_count + 1,
-            prompt_tokens=self.prompt_tokens + reply.prompt_tokens,
-            completion_tokens=self.completion_tokens + reply.completion_tokens,
-            cost_usd=cost,
-        )
+    tools: tuple[OfferedTool, ...] = ()
 
 
 class FinishReason(StrEnum):
     """Why a run ended."""
 
-    ANSWERED = "answered"  # a cell set answer["ready"]
+    ANSWERED = "answered"  # a cell set answer["ready"], or a short context was answered directly
     TURN_LIMIT = "turn_limit"
     QUERY_LIMIT = "query_limit"
+    COST_LIMIT = "cost_limit"
+    TOKEN_LIMIT = "token_limit"  # noqa: S105 - tokens of text
+    MODEL_LIMIT = "model_limit"  # what the run may spend on its root model
     TIME_LIMIT = "time_limit"
     MODEL_FAILED = "model_failed"  # the root model stopped answering in mid-run
     SANDBOX_LOST = "sandbox_lost"  # the sandbox died in mid-run
@@ -272,6 +273,7 @@ class AnswerSource(StrEnum):
     """Where a run's answer comes from: how far it can be relied on."""
 
     FINAL = "final"  # a cell declared it ready
+    DIRECT = "direct"  # the sub-model's, who was given the whole of a short context
     DRAFT = "draft"  # answer["content"] as the last cell left it
     LAST_REQUEST = "last_request"  # the root model's best answer when a limit was reached
     NONE = "none"  # there is none
@@ -288,41 +290,35 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunLimits:
-    """What one run may spend. Reaching one ends the run with what there is; it never raises."""
+class Efficiency:
+    """How well a run used what it spent; of the run itself, its child runs left out.
 
-    turns: int = 30  # the reference implementation's default
-    queries: int = 500  # mean of correct 131K-token runs of a query-happy root; tails are 1000s
-    time_s: float = 1800.0  # half an hour: a run is waited for
-    concurrent_queries: int = 16  # what providers' entry tiers take without 429
-    query_chars: int = 500_000  # the sub-model window the paper assumes
-    batch_prompts: int = 256  # more in one call is a loop gone wrong
+    Attributes:
+        context_chars: Length of the context.
+        sent_query_count: Prompts that were sent to sub-models and child runs.
+        sent_chars: Their characters, and those of the contexts that child runs were given.
+        repeated_query_count: Prompts that had been answered before in the run, at no cost.
+        repeated_turn_count: Turns whose cells and outcome were those of an earlier turn.
+        notice_count: How often the root model was told that it goes round in circles.
+        one_prompt_usd: What the whole context in one prompt to the root model would have cost, by
+            an estimate of its tokens; None where no price is known.
+        fits_one_prompt: Whether it would have fitted the root model's window; None where that is
+            not known.
+    """
 
+    context_chars: int = 0
+    sent_query_count: int = 0
+    sent_chars: int = 0
+    repeated_query_count: int = 0
+    repeated_turn_count: int = 0
+    notice_count: int = 0
+    one_prompt_usd: float | None = None
+    fits_one_prompt: bool | None = None
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellLimits:
-    """What one cell may use before it is stopped."""
-
-    wall_s: float = 60.0  # a cell is a probe, not a job; time waiting for queries is not counted
-    grace_s: float = 2.0  # from the interrupt until the kill: `finally` blocks run in it
-    source_bytes: int = 256 * 2**10  # ten times the longest cell in published trajectories
-    output_bytes: int = 64 * 2**10  # per stream; more than a root model is ever shown
-    answer_bytes: int = 2 * 2**20  # half a wire message
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxLimits:
-    """What one sandbox may use; enforced by the kernel, not by the sandbox."""
-
-    memory_bytes: int = 2**30  # holds a 400 MB context and its working copies; no swap on top
-    process_count: int = 64  # threads count; piston's and our measured thread pools fit
-    cpu_count: float = 1.0  # of one core each period
-    tmp_bytes: int = 64 * 2**20  # scratch in memory, part of memory_bytes
-    tmp_inodes: int = 4096
-    open_files: int = 256
-    file_bytes: int = 64 * 2**20  # equals tmp: nothing else is writable
-    start_s: float = 30.0  # from container start to attached; 0.3 s is usual
-    lifetime_s: float = 4 * 3600.0  # absolute, whatever happens
+    @property
+    def sent_share(self) -> float:
+        """The most of the context that sub-models can have read, from 0 to 1."""
+        return min(self.sent_chars / self.context_chars, 1.0) if self.context_chars else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,11 +74,45 @@ class ModelError(RlmSandboxError):
 
 
 class ModelUnavailableError(ModelError):
-    """Transient: the provider was down, slow, overloaded or answered nonsense."""
+    """Transient: the provider was down, slow, overloaded or answered nonsense.
+
+    Attributes:
+        retry_after_s: How long the provider asks to wait; None where it does not say.
+        may_be_billed: Whether the provider may have done the work all the same.
+        received_text: What had come of the reply before it broke off.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str,
+        retry_after_s: float | None = None,
+        may_be_billed: bool = False,
+        received_text: str = "",
+    ) -> None:
+        """Keeps what decides whether to ask again, and what it has cost."""
+        super().__init__(message, model=model)
+        self.retry_after_s = retry_after_s
+        self.may_be_billed = may_be_billed
+        self.received_text = received_text
 
 
 class ModelRefusedError(ModelError):
-    """Final: the key, the model's name or the request was refused. Trying again will not help."""
+    """Final: the key, the model's name or the request was refused. Trying again will not help.
+
+    Attributes:
+        may_be_billed: Whether the provider may have done the work all the same.
+    """
+
+    def __init__(self, message: str, *, model: str, may_be_billed: bool = False) -> None:
+        """Keeps what it has cost."""
+        super().__init__(message, model=model)
+        self.may_be_billed = may_be_billed
+
+
+class ToolError(RlmSandboxError):
+    """A caller's function tells the cell that called it what is wrong; the text is for a model."""
 
 
 class SessionCancelledError(RlmSandboxError):

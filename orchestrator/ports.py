@@ -12,15 +12,15 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
+from orchestrator.chat import ModelFacts, ModelReply, ModelRequest, TextSink
 from orchestrator.controls import BrokerStatement, ContainerStatement, Controls
 from orchestrator.domain import (
     CellResult,
     EncodedContext,
-    Message,
-    ModelReply,
     OutputStream,
     QueryAnswer,
     QueryRequest,
+    RunOffer,
     SandboxId,
     Walls,
 )
@@ -45,16 +45,27 @@ class ModelClient(Protocol):
         """Whether no model is asked: replies come from a script or an echo."""
         ...
 
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the model before it is asked; the same for all its life."""
+        ...
+
     async def complete(
-        self, messages: Sequence[Message], *, max_completion_tokens: int | None = None
+        self, request: ModelRequest, *, on_text: TextSink | None = None
     ) -> ModelReply:
-        """Asks the model once, with the implementation's own bounded retries.
+        """Asks the model once. Whether to ask again is for whoever pays to decide.
 
         Cancelling the call cancels the provider's request.
 
+        Args:
+            request: What is asked.
+            on_text: Given each piece of the reply as it comes, its reasoning left out, by a model
+                that can; once it returns False the request is ended, and what has come is the
+                reply, marked as cut. A model that cannot gives it the whole reply at its end.
+
         Raises:
-            ModelUnavailableError: Transient; retries are used up.
-            ModelRefusedError: Final: key, model name or request refused.
+            ModelUnavailableError: Transient; asking again may help.
+            ModelRefusedError: Final: key, model name or request refused. Nothing is billed.
         """
         ...
 
@@ -98,8 +109,27 @@ class Sandbox(Protocol):
         """Every control in force for it, as read back and as found; the same for all its life."""
         ...
 
-    async def bind_context(self, name: str, context: EncodedContext) -> None:
+    async def begin_run(self, offer: RunOffer) -> None:
+        """Begins a run: `answer` is empty again, and cells find what `offer` says.
+
+        To be called before the first context and the first cell, and again for each further run
+        of a session. Variables stay.
+
+        Raises:
+            SandboxLostError: The container died and has been destroyed.
+            ProtocolViolationError: It broke the contract and has been destroyed.
+        """
+        ...
+
+    async def bind_context(
+        self, name: str, context: EncodedContext, *, aliases: Sequence[str] = ()
+    ) -> None:
         """Sends a context and binds it to `name` in the REPL process before the next cell.
+
+        Args:
+            name: An identifier; reserved from then on.
+            context: What to bind.
+            aliases: Further names for the same value.
 
         Raises:
             SandboxLostError: The container died on it and has been destroyed.
@@ -129,6 +159,14 @@ class Sandbox(Protocol):
             SandboxLostError: The container died. It has already been destroyed; nothing it printed
                 is to be trusted.
             ProtocolViolationError: It broke the contract and has been destroyed.
+        """
+        ...
+
+    def stop_cell(self) -> None:
+        """Stops the cell that runs, if one does; its `run_cell` then returns what came of it.
+
+        It is interrupted, and killed after its grace: what it has bound, its draft among that, is
+        kept if the interrupt ends it. Its open queries are cancelled.
         """
         ...
 
@@ -214,7 +252,13 @@ class Attachment(Protocol):
         """What the worker said it found around itself, in the hello that was accepted."""
         ...
 
-    async def bind_context(self, name: str, context: EncodedContext) -> None:
+    async def begin_run(self, offer: RunOffer) -> None:
+        """See `Sandbox.begin_run`."""
+        ...
+
+    async def bind_context(
+        self, name: str, context: EncodedContext, *, aliases: Sequence[str] = ()
+    ) -> None:
         """See `Sandbox.bind_context`."""
         ...
 
@@ -222,6 +266,10 @@ class Attachment(Protocol):
         self, source: str, *, timeout_s: float, on_output: OutputSink | None = None
     ) -> CellResult:
         """See `Sandbox.run_cell`."""
+        ...
+
+    def stop_cell(self) -> None:
+        """See `Sandbox.stop_cell`."""
         ...
 
     async def wait_for_end(self) -> None:

@@ -26,12 +26,18 @@ _LICENCES_HEAD = """\
 # Licences of what is shipped
 
 The wheel holds this project's own code (Apache-2.0), and brings the packages of the first table.
-The image holds those of the second table, each with its full text,
-and the wheels of `docker/requirements.lock`, which stand in the first table as well.
-Both tables are written by `make lock`.
+The image holds those of the last table, each with its full text, and the wheels of
+`docker/requirements.lock`, which stand in the first two tables.
+All tables are written by `make lock`.
 Versions and hashes are in the bills of materials (`make sbom`).
 
 ## Python packages
+
+| package | licence |
+| --- | --- |
+"""
+_IMAGE_HEAD = """
+## Python packages in the image alone
 
 | package | licence |
 | --- | --- |
@@ -44,6 +50,8 @@ _DEBIAN_HEAD = """
 """
 # Packages whose metadata has a sentence where the others have an expression.
 _STATED_IN_PROSE = {"protobuf": "BSD-3-Clause"}
+# What the image has and the wheel does not bring. One that is missing here ends the writing.
+_IN_THE_IMAGE_ALONE = {"fastjsonschema": "BSD-3-Clause"}
 
 
 def main() -> None:
@@ -90,10 +98,15 @@ def format_licences(bill: dict[str, Any]) -> str:
         f"| {component['name']} | {' AND '.join(_licences(component))} |"
         for component in sorted(bill["components"], key=lambda item: _normalise(item["name"]))
     ]
+    wheels = (_PROJECT / "docker" / "requirements.lock").read_text("utf-8")
+    brought = {_normalise(component["name"]) for component in bill["components"]}
+    alone = sorted({_normalise(name) for name, _hashes in _PINNED.findall(wheels)} - brought)
+    image = [f"| {name} | {_IN_THE_IMAGE_ALONE[name]} |" for name in alone]
     lock = (_PROJECT / "docker" / "packages.lock").read_text("utf-8")
     names = sorted(set(re.findall(r"^(\S+) \S+ sha256:", lock, re.MULTILINE)))
     debian = [f"| {name} | in the image: `/usr/share/doc/{name}/copyright` |" for name in names]
-    return "\n".join([_LICENCES_HEAD + "\n".join(python), _DEBIAN_HEAD + "\n".join(debian), ""])
+    tables = ((_LICENCES_HEAD, python), (_IMAGE_HEAD, image), (_DEBIAN_HEAD, debian))
+    return "\n".join([*(head + "\n".join(rows) for head, rows in tables), ""])
 
 
 def _licences(component: dict[str, Any]) -> list[str]:

@@ -4,7 +4,20 @@ Without it the parts would have to know each other, and each front end would joi
 way, with one of them forgetting the sweep, the lease or a limit.
 """
 
-from orchestrator.app.orchestrator import EndedCell, Orchestrator, open_orchestrator
+from orchestrator.app.orchestrator import (
+    EndedCell,
+    OpenSession,
+    Orchestrator,
+    open_orchestrator,
+)
 from orchestrator.app.parts import REAL_PARTS, Parts, Role
 
-__all__ = ["REAL_PARTS", "EndedCell", "Orchestrator", "Parts", "Role", "open_orchestrator"]
+__all__ = [
+    "REAL_PARTS",
+    "EndedCell",
+    "OpenSession",
+    "Orchestrator",
+    "Parts",
+    "Role",
+    "open_orchestrator",
+]

@@ -36,7 +36,7 @@ async def open_brokers(settings: Settings) -> AsyncIterator[MakeBroker]:
             return UnixBroker(
                 runtime_directory=socket_root,
                 cell_limits=settings.cell,
-                run_limits=settings.run,
+                query_limits=settings.query,
                 sandbox_limits=settings.sandbox,
                 language_policy=settings.policy,
             )
@@ -50,7 +50,7 @@ async def open_brokers(settings: Settings) -> AsyncIterator[MakeBroker]:
                 nursery=nursery,
                 runtime_directory=socket_root,
                 cell_limits=settings.cell,
-                run_limits=settings.run,
+                query_limits=settings.query,
                 sandbox_limits=settings.sandbox,
                 language_policy=settings.policy,
             )

@@ -5,14 +5,17 @@ a sweep are opened and closed would be written more than once.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from orchestrator.app.brokers import open_brokers
 from orchestrator.app.host import find_host_engine
+from orchestrator.app.replay import REPLAY, replayed_model
+from orchestrator.models.pricing import PriceList, read_prices
 from orchestrator.models.registry import model_for
+from orchestrator.models.turnstile import Turnstiles
 from orchestrator.ports import ModelClient, SandboxProvider
 from orchestrator.sandbox.docker_backend import open_docker_backend
 from orchestrator.sandbox.image import find_image
@@ -30,7 +33,13 @@ class OpenModel(Protocol):
     """Makes the client for a model's name."""
 
     def __call__(
-        self, spec: str, role: Role, settings: Settings, *, local_base_url: str | None
+        self,
+        spec: str,
+        role: Role,
+        settings: Settings,
+        *,
+        local_base_url: str | None,
+        turnstiles: Turnstiles,
     ) -> ModelClient:
         """See `orchestrator.models.registry.model_for`."""
         ...
@@ -49,21 +58,100 @@ class Parts:
     open_sandboxes: Callable[[Settings], AbstractAsyncContextManager[SandboxProvider]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenModels:
+    """The models of one composition, open.
+
+    Attributes:
+        by_role: The root model and the sub-model, as far as they will be asked.
+        child: Writes the cells of child runs; None where no root model will be asked.
+        further: Further models that cells may name, by the names they use for them.
+        max_retries: How often a request is tried again, by the name of the model it is for.
+    """
+
+    by_role: Mapping[Role, ModelClient]
+    child: ModelClient | None = None
+    further: Mapping[str, ModelClient] = field(default_factory=dict)
+    max_retries: Mapping[str, int] = field(default_factory=dict)
+
+
+def model_specs(settings: Settings, roles: Sequence[Role]) -> set[str]:
+    """Returns the names of all models that will be asked."""
+    specs: set[str] = set()
+    if "root" in roles:
+        specs |= {settings.model, settings.child_model or settings.answering_model}
+    if "sub" in roles:
+        specs |= {settings.answering_model, *settings.sub_models.values()}
+    return specs
+
+
+@asynccontextmanager
+async def open_models(
+    settings: Settings,
+    *,
+    roles: Sequence[Role],
+    parts: Parts,
+    local_base_url: str | None,
+) -> AsyncIterator[OpenModels]:
+    """Yields the models that `roles` need; leaving the context closes them.
+
+    Clients of one provider wait for their turn together, whichever model they ask.
+
+    Raises:
+        SettingsError: A model, its provider or the list of prices is not usable.
+        InputError: A script of a scripted model is not usable.
+    """
+    turnstiles = Turnstiles()
+    opened: dict[tuple[str, Role], ModelClient] = {}
+    max_retries: dict[str, int] = {}
+    async with AsyncExitStack() as stack:
+
+        def open_one(spec: str, role: Role) -> ModelClient:
+            if (spec, role) not in opened:
+                model = parts.open_model(
+                    spec, role, settings, local_base_url=local_base_url, turnstiles=turnstiles
+                )
+                stack.push_async_callback(model.aclose)
+                opened[spec, role] = model
+                # What a script or a recording does not have comes no sooner for being waited for.
+                tries = 0 if model.is_scripted else settings.provider_of(spec).max_retries
+                max_retries[model.name] = tries
+            return opened[spec, role]
+
+        specs: dict[Role, str] = {"root": settings.model, "sub": settings.answering_model}
+        by_role = {role: open_one(specs[role], role) for role in roles}
+        child = None
+        if "root" in roles:
+            has_own = settings.child_model is not None
+            child = open_one(settings.child_model or specs["sub"], "root" if has_own else "sub")
+        further = settings.sub_models if "sub" in roles else {}
+        yield OpenModels(
+            by_role=by_role,
+            child=child,
+            further={alias: open_one(spec, "sub") for alias, spec in further.items()},
+            max_retries=max_retries,
+        )
+
+
 def open_registered_model(
-    spec: str, role: Role, settings: Settings, *, local_base_url: str | None
+    spec: str,
+    role: Role,
+    settings: Settings,
+    *,
+    local_base_url: str | None,
+    turnstiles: Turnstiles,
 ) -> ModelClient:
-    """Makes the client that the registry has for `spec`."""
-    provider = settings.provider
+    """Makes the client that the registry has for `spec`, or one that replays a recorded run."""
+    if spec.startswith(REPLAY):
+        return replayed_model(spec, role)
     return model_for(
         spec,
         role=role,
-        api_key=provider.api_key.get_secret_value() if provider.api_key else None,
-        base_url=provider.base_url,
+        provider=settings.provider_of(spec),
+        settings=settings.settings_of(spec),
         local_base_url=local_base_url,
-        request_timeout_s=provider.request_timeout_s,
-        max_retries=provider.max_retries,
-        temperature=provider.temperature,
-        max_concurrent_requests=settings.run.concurrent_queries,
+        turnstiles=turnstiles,
+        prices=read_prices(settings.prices_file) if settings.prices_file else PriceList(),
     )
 
 

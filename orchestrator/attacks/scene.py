@@ -16,7 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.domain import Json, SandboxLimits
+from orchestrator.domain import Json
+from orchestrator.limits import SandboxLimits
 
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
 _SHM_BYTES = 2**20  # of /dev/shm, as the specification of a sandbox has it

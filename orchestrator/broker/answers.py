@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.domain import QueryAnswer, QueryFailure, QueryFailureReason
+from orchestrator.domain import NotedAnswer, QueryAnswer, QueryFailure, QueryFailureReason
 
 #: Cap of a message in either direction. gRPC's own default, stated because the contract states it.
 MAX_MESSAGE_BYTES = 4 * 2**20
 #: Kept free in a reply for tags, lengths and the sentences of failures.
 _REPLY_OVERHEAD_BYTES = 2**20
+#: As the contract has it; 256 of them, the most that come at once, fit the overhead.
+_MAX_NOTICE_CHARS = 1_000
 
 
 def fitted(answers: Sequence[QueryAnswer]) -> list[QueryAnswer]:
@@ -23,9 +25,9 @@ def fitted(answers: Sequence[QueryAnswer]) -> list[QueryAnswer]:
     """
     # A model's text may hold what UTF-8 cannot; a lost half character must not lose the answer.
     texts = {
-        index: answer.encode(errors="replace")
+        index: (answer if isinstance(answer, str) else answer.text).encode(errors="replace")
         for index, answer in enumerate(answers)
-        if isinstance(answer, str)
+        if not isinstance(answer, QueryFailure)
     }
     room_bytes = MAX_MESSAGE_BYTES - _REPLY_OVERHEAD_BYTES
     excess_bytes = sum(map(len, texts.values())) - room_bytes
@@ -42,6 +44,9 @@ def fitted(answers: Sequence[QueryAnswer]) -> list[QueryAnswer]:
             fitting.append(QueryFailure(reason=answer.reason, message=message))
         elif index in left_out:
             fitting.append(_answer_too_large(len(texts[index]), room_bytes))
+        elif isinstance(answer, NotedAnswer):
+            notice = answer.notice[:_MAX_NOTICE_CHARS].encode(errors="replace").decode()
+            fitting.append(NotedAnswer(text=texts[index].decode(), notice=notice))
         else:
             fitting.append(texts[index].decode())
     return fitting

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Any
 
 from orchestrator.broker import wire
@@ -28,15 +28,16 @@ from orchestrator.broker.running_cell import RunningCell
 from orchestrator.broker.source import source_problem
 from orchestrator.domain import (
     CellId,
-    CellLimits,
     CellResult,
     EncodedContext,
     Outcome,
+    RunOffer,
     SandboxId,
     VariableState,
     Walls,
 )
 from orchestrator.errors import SandboxStartError
+from orchestrator.limits import CellLimits
 from orchestrator.ports import OutputSink
 from orchestrator.run_to_end import run_to_end
 
@@ -159,14 +160,22 @@ class StreamAttachment:
         """See `OpenQueries.answer`."""
         return await self._queries.answer(raw)
 
-    async def bind_context(self, name: str, context: EncodedContext) -> None:
+    async def begin_run(self, offer: RunOffer) -> None:
+        """See `Sandbox.begin_run`."""
+        outbox = self._begin()
+        outbox.post(wire.begin_run(sequence=self._said.begin_run(), offer=offer))
+        self._is_busy = False
+
+    async def bind_context(
+        self, name: str, context: EncodedContext, *, aliases: Sequence[str] = ()
+    ) -> None:
         """See `Sandbox.bind_context`, and `bind_pieces`."""
 
         async def pieces() -> AsyncIterator[bytes]:
             for piece in cut(context.data):
                 yield bytes(piece)
 
-        await self.bind_pieces(name, ContextHead.of(context), pieces())
+        await self.bind_pieces(name, ContextHead.of(context, aliases=aliases), pieces())
 
     async def bind_pieces(self, name: str, head: ContextHead, pieces: AsyncIterable[bytes]) -> None:
         """Does what `bind_context` does, with a context that comes piece by piece.
@@ -251,12 +260,17 @@ class StreamAttachment:
         finally:
             self._is_busy = False
 
+    def stop_cell(self) -> None:
+        """See `Sandbox.stop_cell`."""
+        if self._cell is not None:
+            self._cell.stop()
+
     async def _wait_for(self, cell: RunningCell, outbox: Outbox) -> None:
         """Waits for the cell's result, stopping it when its clock runs out or the caller leaves."""
         try:
             await cell.wait()
             if not cell.has_ended:
-                await self._stop(cell, outbox, is_timeout=True)
+                await self._stop(cell, outbox, is_timeout=not cell.is_stopped)
             await self._queries.settle()
         except BaseException:
             # Cancelled, or the caller's sink failed: the next cell must find an idle sandbox.

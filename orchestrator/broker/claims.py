@@ -18,10 +18,12 @@ from google.protobuf.message import DecodeError
 from orchestrator.domain import (
     CellError,
     CellUsage,
+    ContextKind,
     Draft,
     Outcome,
     OutputStream,
     QueryId,
+    QueryKind,
     Variable,
     VariableState,
     Walls,
@@ -40,6 +42,9 @@ _MAX_CALL_CHARS = 64
 _MAX_IMAGE_RELEASE_CHARS = 100
 _MAX_KERNEL_RELEASE_CHARS = 200
 _MAX_ALIAS_CHARS = 64
+_MAX_PART_LENGTHS = 100
+#: As the contract has it; a longer schema would take more of a prompt than its text.
+MAX_SCHEMA_CHARS = 20_000
 #: Tags, lengths and numbers of one `CellOutput` beside its data; what is more was not asked for.
 _MAX_OUTPUT_OVERHEAD_BYTES = 128
 #: A year: longer than any sandbox lives, and small enough for arithmetic.
@@ -58,6 +63,13 @@ _STATES = {
     pb.VARIABLE_STATE_KEPT: VariableState.KEPT,
     pb.VARIABLE_STATE_ROLLED_BACK: VariableState.ROLLED_BACK,
     pb.VARIABLE_STATE_LOST: VariableState.LOST,
+}
+_CONTEXT_KINDS = {
+    pb.CONTEXT_KIND_TEXT: ContextKind.TEXT,
+    pb.CONTEXT_KIND_JSON: ContextKind.JSON,
+    pb.CONTEXT_KIND_MESSAGES: ContextKind.MESSAGES,
+    pb.CONTEXT_KIND_DOCUMENTS: ContextKind.DOCUMENTS,
+    pb.CONTEXT_KIND_TEXTS: ContextKind.TEXTS,
 }
 _STREAMS = {
     pb.OUTPUT_STREAM_STDOUT: OutputStream.STDOUT,
@@ -105,15 +117,44 @@ Claim: TypeAlias = ClaimedHello | ClaimedOutput | ClaimedResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedContext:
+    """A `ChildContext`. Its lengths are the worker's word, and shown to a model only.
+
+    Attributes:
+        data: All of it, where it came with its query.
+        context_id: The parts that came before; empty where `data` is all of it.
+    """
+
+    kind: ContextKind
+    total_chars: int
+    part_lengths: tuple[int, ...]
+    data: bytes
+    context_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedPart:
+    """A `ContextPart`, with the query that brought it."""
+
+    query_id: QueryId
+    cell_id: int
+    context_id: str
+    offset_bytes: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedQuery:
     """An `LlmQueryRequest`; the limits an honest program can exceed are not checked yet."""
 
     query_id: QueryId
     cell_id: int
     prompts: tuple[str, ...]
-    recurse: bool
     model_alias: str
+    kind: QueryKind
     json_schema: str
+    tool_name: str
+    child_context: ClaimedContext | None
 
 
 def read_worker_message(raw: bytes, *, answer_bytes: int) -> tuple[int, Claim]:
@@ -142,7 +183,7 @@ def read_worker_message(raw: bytes, *, answer_bytes: int) -> tuple[int, Claim]:
     raise ProtocolViolationError("a message has one payload that version 1 knows")
 
 
-def read_query(raw: bytes) -> ClaimedQuery:
+def read_query(raw: bytes) -> ClaimedQuery | ClaimedPart:
     """Returns what a worker asks.
 
     Raises:
@@ -153,22 +194,86 @@ def read_query(raw: bytes) -> ClaimedQuery:
         request = pb.LlmQueryRequest.FromString(raw)
     except DecodeError:
         raise ProtocolViolationError("a query is an LlmQueryRequest") from None
-    if not _QUERY_ID.fullmatch(request.query_id):
-        raise ProtocolViolationError("a query id is 1 to 64 of [A-Za-z0-9_-]")
+    _require_id(request.query_id, "a query id")
     if request.cell_id <= 0:
         raise ProtocolViolationError(f"cell ids are positive: a query of cell {request.cell_id}")
-    if not request.prompts:
-        raise ProtocolViolationError("a query has at least one prompt")
-    if len(request.model_alias) > _MAX_ALIAS_CHARS:
-        raise ProtocolViolationError(f"a model alias has at most {_MAX_ALIAS_CHARS} characters")
+    if request.HasField("context_part"):
+        return _read_part(request)
+    _require_form(request)
     return ClaimedQuery(
         query_id=QueryId(request.query_id),
         cell_id=request.cell_id,
         prompts=tuple(request.prompts),
-        recurse=request.recurse,
+        kind=_kind_of(request),
         model_alias=request.model_alias,
         json_schema=request.json_schema,
+        tool_name=request.tool_name,
+        child_context=_read_context(request.child_context) if request.recurse else None,
     )
+
+
+def _require_form(request: pb.LlmQueryRequest) -> None:
+    """Refuses a query that no program in a cell can have caused."""
+    if not request.prompts:
+        raise ProtocolViolationError("a query has at least one prompt")
+    names = {"a model alias": request.model_alias, "a tool's name": request.tool_name}
+    for what, name in names.items():
+        if len(name) > _MAX_ALIAS_CHARS:
+            raise ProtocolViolationError(f"{what} has at most {_MAX_ALIAS_CHARS} characters")
+    if len(request.json_schema) > MAX_SCHEMA_CHARS:
+        raise ProtocolViolationError(f"a schema has at most {MAX_SCHEMA_CHARS:,} characters")
+    if request.recurse and request.tool_name:
+        raise ProtocolViolationError("a query is for a child run or for a tool")
+    if request.recurse != request.HasField("child_context"):
+        raise ProtocolViolationError("a child run, and nothing else, has a context")
+    if request.recurse and len(request.prompts) != 1:
+        raise ProtocolViolationError("a child run has one prompt")
+
+
+def _kind_of(request: pb.LlmQueryRequest) -> QueryKind:
+    if request.recurse:
+        return QueryKind.CHILD_RUN
+    return QueryKind.TOOL if request.tool_name else QueryKind.PLAIN
+
+
+def _read_part(request: pb.LlmQueryRequest) -> ClaimedPart:
+    part = request.context_part
+    _require_id(part.context_id, "a context id")
+    if request.prompts or request.recurse or request.tool_name or request.json_schema:
+        raise ProtocolViolationError("a part of a context comes alone")
+    if not part.data:
+        raise ProtocolViolationError("a part of a context is not empty")
+    return ClaimedPart(
+        query_id=QueryId(request.query_id),
+        cell_id=request.cell_id,
+        context_id=part.context_id,
+        offset_bytes=_size(part.offset_bytes, "an offset"),
+        data=part.data,
+    )
+
+
+def _read_context(context: pb.ChildContext) -> ClaimedContext:
+    kind = _CONTEXT_KINDS.get(context.kind)
+    if kind is None:
+        raise ProtocolViolationError(f"a context is of a kind that is known, not {context.kind}")
+    if context.context_id:
+        _require_id(context.context_id, "a context id")
+        if context.data:
+            raise ProtocolViolationError("a context comes with its query or before it")
+    if len(context.part_lengths) > _MAX_PART_LENGTHS:
+        raise ProtocolViolationError(f"a context states at most {_MAX_PART_LENGTHS} lengths")
+    return ClaimedContext(
+        kind=kind,
+        total_chars=_size(context.total_chars, "a length"),
+        part_lengths=tuple(_size(length, "a length") for length in context.part_lengths),
+        data=context.data,
+        context_id=context.context_id,
+    )
+
+
+def _require_id(claimed: str, what: str) -> None:
+    if not _QUERY_ID.fullmatch(claimed):
+        raise ProtocolViolationError(f"{what} is 1 to 64 of [A-Za-z0-9_-]")
 
 
 def _read_hello(hello: pb.WorkerHello) -> ClaimedHello:

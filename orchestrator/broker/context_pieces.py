@@ -5,7 +5,7 @@ Without it whoever hands a context on would have to hold all of it: the broker's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.domain import ContextKind, EncodedContext
@@ -21,11 +21,17 @@ class ContextHead:
     kind: ContextKind
     total_bytes: int
     sha256_hex: str
+    aliases: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, context: EncodedContext) -> ContextHead:
-        """Returns the head of a context."""
-        return cls(kind=context.kind, total_bytes=len(context.data), sha256_hex=context.sha256_hex)
+    def of(cls, context: EncodedContext, *, aliases: Sequence[str] = ()) -> ContextHead:
+        """Returns the head of a context that is bound to further names, too."""
+        return cls(
+            kind=context.kind,
+            total_bytes=len(context.data),
+            sha256_hex=context.sha256_hex,
+            aliases=tuple(aliases),
+        )
 
 
 def cut(data: bytes) -> Iterator[memoryview]:

@@ -28,15 +28,9 @@ from orchestrator.broker.peer_rules import PeerRules, peer_rules
 from orchestrator.broker.runtime_directory import SOCKET_NAME, prepare_runtime_directory
 from orchestrator.broker.service import BrokerService
 from orchestrator.controls import BrokerIsolation, BrokerStatement
-from orchestrator.domain import (
-    CellLimits,
-    LanguagePolicy,
-    RunLimits,
-    SandboxId,
-    SandboxLimits,
-    Walls,
-)
+from orchestrator.domain import LanguagePolicy, SandboxId, Walls
 from orchestrator.errors import SandboxStartError
+from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 from orchestrator.ports import QueryHandler
 from orchestrator.run_to_end import run_to_end
 
@@ -59,7 +53,7 @@ class UnixBroker:
         *,
         runtime_directory: Path,
         cell_limits: CellLimits,
-        run_limits: RunLimits,
+        query_limits: QueryLimits,
         sandbox_limits: SandboxLimits,
         language_policy: LanguagePolicy,
         stop_margin_s: float = 5.0,
@@ -70,25 +64,25 @@ class UnixBroker:
             runtime_directory: Holds one directory for each sandbox; made if missing, closed to
                 other users. Its path must be short, see `open`.
             cell_limits: Enforced for each cell, and told to the worker.
-            run_limits: Told to the worker; its query limits are enforced for each request.
+            query_limits: Told to the worker; its query limits are enforced for each request.
             sandbox_limits: Told to the worker; the kernel enforces them.
             language_policy: Told to the worker.
             stop_margin_s: How long a stopped cell's result may take beyond twice the grace.
         """
         self._runtime_directory = runtime_directory.absolute()
         self._cell_limits = cell_limits
-        self._run_limits = run_limits
-        self._rules = peer_rules(cell=cell_limits, run=run_limits)
+        self._query_limits = query_limits
+        self._rules = peer_rules(cell=cell_limits, run=query_limits)
         self._stop_margin_s = stop_margin_s
         self._statement = BrokerStatement(
             isolation=BrokerIsolation.IN_PROCESS,
             language_policy=language_policy,
             cell_limits=cell_limits,
-            run_limits=run_limits,
+            query_limits=query_limits,
         )
         self._told_limits = wire.limits_of(
             cell=cell_limits,
-            run=run_limits,
+            run=query_limits,
             sandbox=sandbox_limits,
             language_policy=language_policy,
         )
@@ -119,7 +113,7 @@ class UnixBroker:
             promised_walls=promised_walls,
             cell_limits=self._cell_limits,
             told_limits=self._told_limits,
-            queries=OpenQueries(handler=queries, limits=self._run_limits),
+            queries=OpenQueries(handler=queries, limits=self._query_limits),
             stop_margin_s=self._stop_margin_s,
         )
         endpoint = UnixEndpoint(

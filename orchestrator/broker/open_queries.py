@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from orchestrator.broker import wire
-from orchestrator.broker.claims import ClaimedQuery, read_query
+from orchestrator.broker.child_contexts import ChildContexts
+from orchestrator.broker.claims import ClaimedPart, ClaimedQuery, read_query
 from orchestrator.broker.clock import CellClock
 from orchestrator.broker.order import ExcessError
 from orchestrator.broker.query_limits import (
@@ -28,9 +29,9 @@ from orchestrator.domain import (
     QueryFailureReason,
     QueryId,
     QueryRequest,
-    RunLimits,
 )
 from orchestrator.errors import ProtocolViolationError
+from orchestrator.limits import QueryLimits
 from orchestrator.ports import QueryHandler
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class QueryRefusal(StrEnum):
 class OpenQueries:
     """Answers the queries of the running cell, and cancels what is open when the cell ends."""
 
-    def __init__(self, *, handler: QueryHandler, limits: RunLimits) -> None:
+    def __init__(self, *, handler: QueryHandler, limits: QueryLimits) -> None:
         """Begins without a cell: every query is refused."""
         self._handler = handler
         self._limits = limits
@@ -63,6 +64,7 @@ class OpenQueries:
         self._clock: CellClock | None = None
         self._is_stopping = False
         self._unsettled: set[asyncio.Task[Sequence[QueryAnswer]]] = set()
+        self._contexts = ChildContexts(limit_bytes=limits.child_context_bytes)
 
     def begin_cell(self, cell_id: CellId, clock: CellClock) -> None:
         """Admits queries of `cell_id`; `clock` stands still while one is open."""
@@ -80,6 +82,7 @@ class OpenQueries:
         """Does what `stop_cell` does; from here on there is no cell. Idempotent."""
         self.stop_cell()
         self._cell_id = self._clock = None
+        self._contexts.clear()
 
     async def settle(self) -> None:
         """Waits until every cancelled query has been settled by the handler."""
@@ -104,6 +107,11 @@ class OpenQueries:
             return QueryRefusal.NO_CELL
         if self._is_stopping:
             return QueryRefusal.CANCELLED
+        if isinstance(claimed, ClaimedPart):
+            self._contexts.take_part(claimed)
+            return wire.query_reply([])
+        context = claimed.child_context
+        child_context = None if context is None else self._contexts.whole(context)
         if len(claimed.prompts) > self._max_prompt_count:
             raise ExcessError(f"a query has at most {self._max_prompt_count:,} prompts")
         failures = failures_of(claimed, self._limits)
@@ -118,6 +126,10 @@ class OpenQueries:
                 prompt for index, prompt in enumerate(claimed.prompts) if index not in failures
             ),
             model_alias=claimed.model_alias or None,
+            kind=claimed.kind,
+            json_schema=claimed.json_schema,
+            child_context=child_context,
+            tool_name=claimed.tool_name,
         )
         answers = await self._ask(request, self._clock)
         if answers is None:
@@ -159,36 +171,24 @@ class OpenQueries:
         return [INTERNAL_FAILURE] * len(request.prompts)
 
 
-def failures_of(claimed: ClaimedQuery, limits: RunLimits) -> Mapping[int, QueryFailure]:
+def failures_of(claimed: ClaimedQuery, limits: QueryLimits) -> Mapping[int, QueryFailure]:
     """Returns, by index, the prompts that are refused before anybody is asked, and why."""
     count = len(claimed.prompts)
-    whole: QueryFailure | None = None
-    if claimed.recurse:
-        whole = QueryFailure(
-            reason=QueryFailureReason.TOO_DEEP,
-            message="Child runs are not offered here. Use llm_query on a piece of the context.",
-        )
-    elif claimed.json_schema:
-        whole = QueryFailure(
-            reason=QueryFailureReason.MODEL_REFUSED,
-            message="Answers by JSON Schema are not offered here. Ask for JSON in the prompt.",
-        )
-    elif count > limits.batch_prompts:
-        whole = QueryFailure(
+    if count > limits.batch_prompts:
+        failure = QueryFailure(
             reason=QueryFailureReason.TOO_MANY,
             message=f"{count:,} prompts in one call; a call takes {limits.batch_prompts:,}."
             " Send fewer, longer prompts.",
         )
-    if whole is not None:
-        return dict.fromkeys(range(count), whole)
+        return dict.fromkeys(range(count), failure)
     return {
         index: QueryFailure(
             reason=QueryFailureReason.TOO_LARGE,
             message=f"The prompt has {len(prompt):,} characters; a prompt takes"
-            f" {limits.query_chars:,}. Cut it into pieces and ask about each.",
+            f" {limits.prompt_chars:,}. Cut it into pieces and ask about each.",
         )
         for index, prompt in enumerate(claimed.prompts)
-        if len(prompt) > limits.query_chars
+        if len(prompt) > limits.prompt_chars
     }
 
 

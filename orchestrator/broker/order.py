@@ -173,6 +173,17 @@ class BrokerSide:
         self._next_offset_bytes = 0 if is_last else offset_bytes + size_bytes
         return self._count()
 
+    def begin_run(self) -> int:
+        """Accepts a `BeginRun` and returns its sequence number.
+
+        Raises:
+            BrokerOrderError: A cell runs, or a context is incomplete.
+        """
+        self._require_between_cells("a run")
+        if self._context_name is not None:
+            raise BrokerOrderError(f"{self._context_name} is not complete; a run cannot begin")
+        return self._count()
+
     def run_cell(self, cell_id: CellId) -> int:
         """Accepts a `RunCell` and returns its sequence number.
 

@@ -37,6 +37,7 @@ class RunningCell:
         self._stream_error: SandboxError | None = None
         self._sink_error: Exception | None = None
         self._has_expired = False
+        self.is_stopped = False
         self._news: asyncio.Future[None] | None = None
 
     @property
@@ -67,13 +68,18 @@ class RunningCell:
         self._stream_error = error
         self._wake()
 
+    def stop(self) -> None:
+        """Makes `wait` return now: whoever waits has had enough of the cell."""
+        self.is_stopped = self._has_expired = True
+        self._wake()
+
     def stop_clock(self) -> None:
         """Makes `wait` wait for the end alone."""
         self.clock.stop()
         self._has_expired = False
 
     async def wait(self) -> None:
-        """Returns when the cell has a result or its clock has run out.
+        """Returns when the cell has a result, its clock has run out or it is to stop.
 
         Raises:
             SandboxError: The stream ended first.

@@ -15,15 +15,15 @@ from orchestrator.broker.answers import fitted
 from orchestrator.broker.context_pieces import ContextHead
 from orchestrator.domain import (
     CellId,
-    CellLimits,
     ContextKind,
     LanguagePolicy,
+    NotedAnswer,
     QueryAnswer,
     QueryFailure,
     QueryFailureReason,
-    RunLimits,
-    SandboxLimits,
+    RunOffer,
 )
+from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 
 #: The one version of the contract this orchestrator speaks.
@@ -44,6 +44,7 @@ _KINDS = {
     ContextKind.JSON: pb.CONTEXT_KIND_JSON,
     ContextKind.MESSAGES: pb.CONTEXT_KIND_MESSAGES,
     ContextKind.DOCUMENTS: pb.CONTEXT_KIND_DOCUMENTS,
+    ContextKind.TEXTS: pb.CONTEXT_KIND_TEXTS,
 }
 _REASONS = {
     QueryFailureReason.BUDGET_EXHAUSTED: pb.QueryError.REASON_BUDGET_EXHAUSTED,
@@ -53,13 +54,14 @@ _REASONS = {
     QueryFailureReason.MODEL_FAILED: pb.QueryError.REASON_MODEL_FAILED,
     QueryFailureReason.MODEL_REFUSED: pb.QueryError.REASON_MODEL_REFUSED,
     QueryFailureReason.CANCELLED: pb.QueryError.REASON_CANCELLED,
+    QueryFailureReason.TOOL_FAILED: pb.QueryError.REASON_TOOL_FAILED,
 }
 
 
 def limits_of(
     *,
     cell: CellLimits,
-    run: RunLimits,
+    run: QueryLimits,
     sandbox: SandboxLimits,
     language_policy: LanguagePolicy,
 ) -> Limits:
@@ -67,12 +69,13 @@ def limits_of(
     return pb.Limits(
         output_bytes=cell.output_bytes,
         answer_bytes=cell.answer_bytes,
-        prompt_chars=run.query_chars,
+        prompt_chars=run.prompt_chars,
         batch_prompt_count=run.batch_prompts,
         open_query_count=run.concurrent_queries,
         grace=_duration(cell.grace_s),
         memory_bytes=sandbox.memory_bytes,
         language_policy=_POLICIES[language_policy],
+        child_context_bytes=run.child_context_bytes,
     )
 
 
@@ -94,8 +97,19 @@ def context_chunk(
         total_bytes=head.total_bytes,
         data=data,
         sha256=bytes.fromhex(head.sha256_hex) if is_last else b"",
+        aliases=() if offset_bytes else head.aliases,
     )
     return pb.BrokerMessage(sequence=sequence, context_chunk=chunk).SerializeToString()
+
+
+def begin_run(*, sequence: int, offer: RunOffer) -> bytes:
+    """Returns a `BeginRun`."""
+    tools = [
+        pb.Tool(name=tool.name, signature=tool.signature, description=tool.description)
+        for tool in offer.tools
+    ]
+    begin = pb.BeginRun(tools=tools)
+    return pb.BrokerMessage(sequence=sequence, begin_run=begin).SerializeToString()
 
 
 def run_cell(*, sequence: int, cell_id: CellId, source: str, timeout_s: float) -> bytes:
@@ -120,12 +134,14 @@ def query_reply(answers: Sequence[QueryAnswer]) -> bytes:
     """Returns an `LlmQueryReply` that fits in one message; see `fitted`."""
     reply = pb.LlmQueryReply()
     for answer in fitted(answers):
+        told = reply.answers.add()
         if isinstance(answer, QueryFailure):
-            error = reply.answers.add().error
-            error.reason = _REASONS[answer.reason]
-            error.message = answer.message
+            told.error.reason = _REASONS[answer.reason]
+            told.error.message = answer.message
+        elif isinstance(answer, NotedAnswer):
+            told.text, told.notice = answer.text, answer.notice
         else:
-            reply.answers.add().text = answer
+            told.text = answer
     return reply.SerializeToString()
 
 

@@ -17,7 +17,6 @@ from orchestrator.broker_process.frames import Bounds, Frame
 from orchestrator.domain import (
     CellError,
     CellId,
-    CellLimits,
     CellResult,
     CellUsage,
     Draft,
@@ -27,6 +26,7 @@ from orchestrator.domain import (
     Variable,
     VariableState,
 )
+from orchestrator.limits import CellLimits
 
 _MAX_NAME_CHARS = 200
 _MAX_ERROR_BYTES = 8 * 2**10

@@ -37,6 +37,8 @@ class Told(IntEnum):
     ANSWERS = 7
     PING = 8
     CLOSE = 9  # the last
+    BEGIN_RUN = 10
+    STOP = 11  # the cell that runs, whose result is wanted
 
 
 class Said(IntEnum):

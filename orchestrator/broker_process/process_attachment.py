@@ -25,6 +25,7 @@ from orchestrator.broker_process.link import Link
 from orchestrator.broker_process.log_frames import RelayedLog
 from orchestrator.broker_process.query_frames import answer_parts
 from orchestrator.broker_process.relayed_queries import RelayedQueries
+from orchestrator.broker_process.run_frames import bind_fields, offer_fields
 from orchestrator.broker_process.setup_frames import (
     Listening,
     SetUp,
@@ -37,6 +38,7 @@ from orchestrator.domain import (
     EncodedContext,
     Outcome,
     QueryAnswer,
+    RunOffer,
     VariableState,
     Walls,
 )
@@ -73,7 +75,7 @@ class ProcessAttachment:
         self._stop_s = 2 * self._limits.grace_s + set_up.stop_margin_s + _LATE_S
         self._destroy = destroy
         self._queries = RelayedQueries(
-            handler=queries, limits=set_up.run_limits, send=self._send_answers
+            handler=queries, limits=set_up.query_limits, send=self._send_answers
         )
         self._log = RelayedLog(set_up.sandbox_id)
         self._link: Link | None = None
@@ -168,7 +170,15 @@ class ProcessAttachment:
             raise SandboxStartError(f"the sandbox was lost before its first cell: {end.reason}")
         raise end.error()
 
-    async def bind_context(self, name: str, context: EncodedContext) -> None:
+    async def begin_run(self, offer: RunOffer) -> None:
+        """See `Sandbox.begin_run`."""
+        link = self._begin()
+        link.send(Told.BEGIN_RUN, offer_fields(offer))
+        self._is_busy = False
+
+    async def bind_context(
+        self, name: str, context: EncodedContext, *, aliases: Sequence[str] = ()
+    ) -> None:
         """See `Sandbox.bind_context`.
 
         Cancelling the call ends the stream, because nothing but the next piece may follow a piece.
@@ -176,16 +186,8 @@ class ProcessAttachment:
         link = self._begin()
         call = self._call = BindCall()
         try:
-            head = ContextHead.of(context)
-            link.send(
-                Told.BIND,
-                {
-                    "name": name,
-                    "kind": head.kind,
-                    "total_bytes": head.total_bytes,
-                    "sha256_hex": head.sha256_hex,
-                },
-            )
+            head = ContextHead.of(context, aliases=aliases)
+            link.send(Told.BIND, bind_fields(name, head))
             for piece in cut(context.data):
                 async with asyncio.timeout(_PIECE_S):
                     await call.room()
@@ -261,13 +263,22 @@ class ProcessAttachment:
         self._queries.end_cell()
         await self._queries.settle()
 
+    def stop_cell(self) -> None:
+        """See `Sandbox.stop_cell`."""
+        if isinstance(self._call, RunCall) and not self._call.is_cancelled:
+            self._end_soon(self._call, Told.STOP)
+
     def _cancel(self, call: RunCall) -> None:
+        if not call.is_cancelled:
+            call.is_cancelled = True
+            self._end_soon(call, Told.CANCEL)
+
+    def _end_soon(self, call: RunCall, how: Told) -> None:
         """Has the broker's process stop a cell, which it does in a bounded time."""
-        if call.is_cancelled or call.done.done():
+        if call.done.done():
             return
-        call.is_cancelled = True
         self._queries.stop_cell()
-        self._tell(Told.CANCEL)
+        self._tell(how)
         call.clock.stop()
         call.clock = CellClock(timeout_s=self._stop_s, expire=self._expire)
 

@@ -25,14 +25,8 @@ from orchestrator.broker_process.process_attachment import ProcessAttachment
 from orchestrator.broker_process.said_bounds import said_bounds
 from orchestrator.broker_process.setup_frames import SetUp, set_up_fields
 from orchestrator.controls import BrokerIsolation, BrokerStatement
-from orchestrator.domain import (
-    CellLimits,
-    LanguagePolicy,
-    RunLimits,
-    SandboxId,
-    SandboxLimits,
-    Walls,
-)
+from orchestrator.domain import LanguagePolicy, SandboxId, Walls
+from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 from orchestrator.ports import QueryHandler
 from orchestrator.run_to_end import run_to_end
 
@@ -63,7 +57,7 @@ class ProcessBroker:
         nursery: Nursery,
         runtime_directory: Path,
         cell_limits: CellLimits,
-        run_limits: RunLimits,
+        query_limits: QueryLimits,
         sandbox_limits: SandboxLimits,
         language_policy: LanguagePolicy,
         stop_margin_s: float = 5.0,
@@ -76,7 +70,7 @@ class ProcessBroker:
             runtime_directory: Holds one directory for each sandbox; made if missing, closed to
                 other users. Its path must be short, see `open`.
             cell_limits: See `UnixBroker`, as for the rest.
-            run_limits: Likewise.
+            query_limits: Likewise.
             sandbox_limits: Likewise.
             language_policy: Likewise.
             stop_margin_s: Likewise.
@@ -85,7 +79,7 @@ class ProcessBroker:
         self._nursery = nursery
         self._runtime_directory = runtime_directory.absolute()
         self._cell_limits = cell_limits
-        self._run_limits = run_limits
+        self._query_limits = query_limits
         self._sandbox_limits = sandbox_limits
         self._language_policy = language_policy
         self._stop_margin_s = stop_margin_s
@@ -94,7 +88,7 @@ class ProcessBroker:
             isolation=BrokerIsolation.OWN_PROCESS,
             language_policy=language_policy,
             cell_limits=cell_limits,
-            run_limits=run_limits,
+            query_limits=query_limits,
         )
 
     @property
@@ -116,7 +110,7 @@ class ProcessBroker:
             sandbox_id=sandbox_id,
             promised_walls=promised_walls,
             cell_limits=self._cell_limits,
-            run_limits=self._run_limits,
+            query_limits=self._query_limits,
             sandbox_limits=self._sandbox_limits,
             language_policy=self._language_policy,
             stop_margin_s=self._stop_margin_s,

@@ -20,7 +20,8 @@ from orchestrator.broker.query_limits import (
 from orchestrator.broker_process.fields import FrameError
 from orchestrator.broker_process.frames import Frame
 from orchestrator.broker_process.query_frames import read_query
-from orchestrator.domain import CellId, QueryAnswer, QueryRequest, RunLimits
+from orchestrator.domain import CellId, QueryAnswer, QueryRequest
+from orchestrator.limits import QueryLimits
 from orchestrator.ports import QueryHandler
 
 _log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class RelayedQueries:
         self,
         *,
         handler: QueryHandler,
-        limits: RunLimits,
+        limits: QueryLimits,
         send: Callable[[int, Sequence[QueryAnswer] | None], None],
     ) -> None:
         """Begins without a cell.

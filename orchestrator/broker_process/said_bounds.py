@@ -25,5 +25,5 @@ def said_bounds(set_up: SetUp) -> KindBounds:
         Said.LOG: _LONG_TEXT,
         Said.OUTPUT: Bounds(header_bytes=128, body_bytes=MAX_OUTPUT_PIECE_BYTES),
         Said.RESULT: result_bounds(set_up.cell_limits),
-        Said.QUERY: query_bounds(set_up.run_limits),
+        Said.QUERY: query_bounds(set_up.query_limits),
     }

@@ -10,12 +10,12 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 import grpc
 
 from orchestrator.broker.attachment import StreamAttachment
-from orchestrator.broker.context_pieces import ContextHead
 from orchestrator.broker.listener import UnixBroker, UnixEndpoint
 from orchestrator.broker_process.cell_frames import result_parts
 from orchestrator.broker_process.confinement import Enclosure
@@ -25,6 +25,7 @@ from orchestrator.broker_process.frames import TOLD_BOUNDS, Frame, Said, Told
 from orchestrator.broker_process.link import Link, open_link
 from orchestrator.broker_process.log_frames import FrameHandler
 from orchestrator.broker_process.remote_queries import RemoteQueries
+from orchestrator.broker_process.run_frames import read_bind, read_offer
 from orchestrator.broker_process.setup_frames import (
     Listening,
     SetUp,
@@ -32,12 +33,11 @@ from orchestrator.broker_process.setup_frames import (
     read_set_up,
     wall_fields,
 )
-from orchestrator.domain import CellId, ContextKind, OutputStream
+from orchestrator.domain import CellId, OutputStream
 from orchestrator.errors import SandboxError
 
 _log = logging.getLogger(__name__)
 
-_MAX_NAME_CHARS = 1000
 #: Whoever told this process to live is gone, or talks nonsense.
 _ORPHANED_STATUS = 71
 #: `EX_SOFTWARE` of sysexits.h.
@@ -89,7 +89,7 @@ def _broker_of(set_up: SetUp, enclosure: Enclosure) -> UnixBroker:
     return UnixBroker(
         runtime_directory=enclosure.root,
         cell_limits=set_up.cell_limits,
-        run_limits=set_up.run_limits,
+        query_limits=set_up.query_limits,
         sandbox_limits=set_up.sandbox_limits,
         language_policy=set_up.language_policy,
         stop_margin_s=set_up.stop_margin_s,
@@ -115,10 +115,12 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._takers: Mapping[int, Callable[[Frame], object]] = {
             Told.AWAIT_WORKER: lambda frame: self._start(self._await_worker(frame)),
+            Told.BEGIN_RUN: lambda frame: self._start(self._begin_run(frame)),
             Told.BIND: lambda frame: self._begin_call(self._bind(frame)),
             Told.PIECE: lambda frame: self._pieces.put_nowait(bytes(frame.body)),
             Told.RUN: lambda frame: self._begin_call(self._run(frame)),
             Told.CANCEL: lambda _: self._cancel_call(),
+            Told.STOP: lambda _: self._stop_cell(),
             Told.ANSWERS: queries.take_answers,
             Told.PING: lambda _: link.send(Said.PONG),
             Told.CLOSE: lambda _: self._close(),
@@ -138,6 +140,11 @@ class Session:
         if self._call is not None:
             # Not at once: a task that is cancelled before its first step never says that it was.
             asyncio.get_running_loop().call_soon(self._call.cancel)
+
+    def _stop_cell(self) -> None:
+        if self._attachment is not None:
+            # Not at once: the cell may not have had its first step yet.
+            asyncio.get_running_loop().call_soon(self._attachment.stop_cell)
 
     def _close(self) -> None:
         if not self.closed.done():
@@ -171,13 +178,12 @@ class Session:
             await asyncio.wait({self._call})
         self._link.send(Said.ENDED, end_fields(end))
 
+    async def _begin_run(self, frame: Frame) -> None:
+        with suppress(SandboxError):  # the end of the stream is said by itself
+            await self._attached().begin_run(read_offer(frame.fields))
+
     async def _bind(self, frame: Frame) -> None:
-        head = ContextHead(
-            kind=frame.fields.member("kind", ContextKind),
-            total_bytes=frame.fields.integer("total_bytes"),
-            sha256_hex=frame.fields.text("sha256_hex", max_chars=64),
-        )
-        name = frame.fields.text("name", max_chars=_MAX_NAME_CHARS)
+        name, head = read_bind(frame.fields)
         try:
             await self._attached().bind_pieces(name, head, self._next_pieces(head.total_bytes))
         except SandboxError:

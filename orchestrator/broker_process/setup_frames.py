@@ -12,17 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from orchestrator.broker_process.fields import Fields, FrameError, checked_integer, checked_text
-from orchestrator.domain import (
-    CellLimits,
-    Json,
-    LanguagePolicy,
-    RunLimits,
-    SandboxId,
-    SandboxLimits,
-    Walls,
-)
+from orchestrator.domain import Json, LanguagePolicy, SandboxId, Walls
+from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 
-_Limits = TypeVar("_Limits", CellLimits, RunLimits, SandboxLimits)
+_Limits = TypeVar("_Limits", CellLimits, QueryLimits, SandboxLimits)
 
 _MAX_NAME_CHARS = 200
 #: What `tempfile.mkdtemp` makes.
@@ -39,7 +32,7 @@ class SetUp:
     sandbox_id: SandboxId
     promised_walls: Walls
     cell_limits: CellLimits
-    run_limits: RunLimits
+    query_limits: QueryLimits
     sandbox_limits: SandboxLimits
     language_policy: LanguagePolicy
     stop_margin_s: float
@@ -85,7 +78,7 @@ def set_up_fields(set_up: SetUp) -> dict[str, Json]:
         "sandbox_id": set_up.sandbox_id,
         "promised_walls": wall_fields(set_up.promised_walls),
         "cell": asdict(set_up.cell_limits),
-        "run": asdict(set_up.run_limits),
+        "query": asdict(set_up.query_limits),
         "sandbox": asdict(set_up.sandbox_limits),
         "language_policy": set_up.language_policy,
         "stop_margin_s": set_up.stop_margin_s,
@@ -103,7 +96,7 @@ def read_set_up(fields: Fields) -> SetUp:
         sandbox_id=SandboxId(fields.text("sandbox_id", max_chars=_MAX_NAME_CHARS)),
         promised_walls=read_walls(fields.fields("promised_walls"), is_promise=True),
         cell_limits=_read_limits(CellLimits, fields.fields("cell")),
-        run_limits=_read_limits(RunLimits, fields.fields("run")),
+        query_limits=_read_limits(QueryLimits, fields.fields("query")),
         sandbox_limits=_read_limits(SandboxLimits, fields.fields("sandbox")),
         language_policy=fields.member("language_policy", LanguagePolicy),
         stop_margin_s=fields.number("stop_margin_s", most=1e9),

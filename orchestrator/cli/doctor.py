@@ -21,7 +21,8 @@ from orchestrator.cli.doctor_tables import print_attacks, print_findings
 from orchestrator.cli.ending import SignalledError, run_until_signal
 from orchestrator.cli.exit_codes import EXIT_CODES_HELP, ExitCode
 from orchestrator.cli.logs import logs_to
-from orchestrator.cli.options import JsonOption, RuntimeOption, new_command, read_settings
+from orchestrator.cli.new_command import JsonOption, new_command
+from orchestrator.cli.options import RuntimeOption, read_settings
 from orchestrator.cli.progress import say
 from orchestrator.domain import Json
 from orchestrator.errors import SandboxStartError

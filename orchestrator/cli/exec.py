@@ -20,20 +20,18 @@ from orchestrator.cli.ending import run_until_signal
 from orchestrator.cli.event_lines import describe_result
 from orchestrator.cli.exit_codes import EXIT_CODES_HELP, ExitCode
 from orchestrator.cli.logs import logs_to
+from orchestrator.cli.new_command import JsonOption, new_command
 from orchestrator.cli.options import (
-    JsonOption,
     MemoryOption,
     PolicyOption,
     RuntimeOption,
     TimeoutOption,
-    max_context_bytes,
-    new_command,
     parts_of,
     read_settings,
 )
 from orchestrator.cli.progress import say
 from orchestrator.cli.sanitize import for_terminal
-from orchestrator.domain import CellResult, Context, Outcome
+from orchestrator.domain import CellResult, EncodedContext, Outcome
 from orchestrator.settings import Settings
 
 _MAX_FILE_BYTES = 64 * 2**20  # a cell that is too large is the sandbox's to reject; a disk is not
@@ -79,7 +77,7 @@ def run_files(  # noqa: PLR0913, PLR0917 - a command line's options
             context,
             encoding="utf-8",
             shape=ContextShape.TEXT,
-            max_bytes=max_context_bytes(settings),
+            max_bytes=settings.max_context_bytes,
             stdin=sys.stdin.buffer,
         )
         for note in found.notes:
@@ -103,7 +101,7 @@ def run_files(  # noqa: PLR0913, PLR0917 - a command line's options
 
 async def _execute(
     sources: Sequence[str],
-    context: Context | None,
+    context: EncodedContext | None,
     settings: Settings,
     parts: Parts,
     on_ended: Callable[[EndedCell], None],

@@ -15,7 +15,8 @@ from orchestrator.app.host import (
     verify_host_image,
 )
 from orchestrator.cli.exit_codes import ExitCode
-from orchestrator.cli.options import DEFAULTS, JsonOption, default_is, new_command, read_settings
+from orchestrator.cli.new_command import JsonOption, new_command
+from orchestrator.cli.options import DEFAULTS, default_is, read_settings
 from orchestrator.cli.progress import say
 from orchestrator.sandbox.image import ImageRecord, PackageChoice
 from orchestrator.sandbox.image_making import BuildWay

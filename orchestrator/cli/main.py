@@ -26,6 +26,10 @@ _PROGRAM = "rlm"
 _COMMANDS = {
     "run": "Answer a question over a context.",
     "exec": "Run files as cells of one fresh sandbox.",
+    "trace": "Show what happened in the runs of a trajectory.",
+    "stats": "Figures of many trajectories: what is usual, and what the tail is.",
+    "export": "Turn trajectories into training rows, or into a log for a viewer.",
+    "prompt": "Show what root models are told, to the byte.",
     "doctor": "Check this host for what a sandbox needs.",
     "setup": "Make this host ready: engine and image. Does nothing the second time.",
     "image": "Build, list, verify and prune sandbox images.",

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from orchestrator.app.host import fetch_weights, serve_local_model
-from orchestrator.cli.options import new_command, read_settings
+from orchestrator.cli.new_command import new_command
+from orchestrator.cli.options import read_settings
 from orchestrator.cli.progress import say
 from orchestrator.models.local.serve import DEFAULT_PORT
 

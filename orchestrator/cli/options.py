@@ -14,23 +14,8 @@ from orchestrator.cli.invocation import invocation_of
 from orchestrator.domain import LanguagePolicy
 from orchestrator.settings import Settings, load, parse_size
 
-#: A context larger than this many times the sandbox's memory fits in no encoding: Python takes one
-#: byte for a character of Latin-1, of which UTF-8 takes two.
-_BYTES_PER_MEMORY_BYTE = 2
-
-
 #: What holds where neither a file nor the environment says otherwise.
 DEFAULTS: Final = Settings()
-
-
-def new_command() -> typer.Typer:
-    """Returns an empty command: plain help, and failures left to `main` to report."""
-    return typer.Typer(
-        add_completion=False,
-        no_args_is_help=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-    )
 
 
 def _parse_memory(text: str) -> int:
@@ -53,6 +38,21 @@ def parse_seconds(text: str) -> float:
     if not (math.isfinite(seconds) and seconds > 0):
         raise typer.BadParameter(f"expected seconds, a number above zero, got {text!r}")
     return seconds
+
+
+def parse_usd(text: str) -> float:
+    """Reads an amount of money for an option.
+
+    Raises:
+        typer.BadParameter: It is not a number above zero, or has no end.
+    """
+    try:
+        usd = float(text.removeprefix("$"))
+    except ValueError:
+        usd = math.nan
+    if not (math.isfinite(usd) and usd > 0):
+        raise typer.BadParameter(f"expected US dollars, a number above zero, got {text!r}")
+    return usd
 
 
 def default_is(value: float | str) -> str:
@@ -93,9 +93,6 @@ MemoryOption = Annotated[
         f"{default_is(f'{DEFAULTS.sandbox.memory_bytes // 2**20}m')}",
     ),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print JSON: exact, and safe to show anywhere.")
-]
 
 
 def read_settings(ctx: typer.Context, overrides: dict[str, Any] | None = None) -> Settings:
@@ -107,8 +104,3 @@ def read_settings(ctx: typer.Context, overrides: dict[str, Any] | None = None) -
 def parts_of(ctx: typer.Context) -> Parts:
     """Returns what the command is composed of."""
     return invocation_of(ctx).parts or REAL_PARTS
-
-
-def max_context_bytes(settings: Settings) -> int:
-    """Returns the size above which no text fits the sandbox, whatever is in it."""
-    return _BYTES_PER_MEMORY_BYTE * settings.sandbox.memory_bytes

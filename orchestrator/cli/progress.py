@@ -31,7 +31,13 @@ _FRAMES_PER_S = 4
 
 
 class Progress(Protocol):
-    """Shows events as they come. Entering and leaving it begins and ends the display."""
+    """Shows events as they come. Entering and leaving it begins and ends the display.
+
+    Attributes:
+        shows_replies: Whether it has a use for the pieces of a reply while it is being written.
+    """
+
+    shows_replies: bool
 
     def __enter__(self) -> Self:
         """Begins to show."""
@@ -67,6 +73,8 @@ def progress_for(stream: TextIO, *, is_quiet: bool) -> Progress:
 
 class LineProgress:
     """One line an event, for logs and pipes; notes alone where that is asked for."""
+
+    shows_replies = False
 
     def __init__(self, stream: TextIO, *, shows_events: bool) -> None:
         """Writes to `stream`, which stays the caller's."""
@@ -105,6 +113,8 @@ class LineProgress:
 
 class LiveProgress:
     """A panel that changes in place, and goes away when the run has ended."""
+
+    shows_replies = True
 
     def __init__(self, console: Console) -> None:
         """Draws on `console`."""
@@ -146,9 +156,12 @@ class LiveProgress:
     def _draw(self) -> Group:
         tally = self._tally
         doing = f"cell {tally.cell_id}" if tally.cell_id is not None else "asking the root model"
+        children = ""
+        if tally.child_count:
+            children = f" · child runs {tally.open_child_count} open of {tally.child_count}"
         status = Text(f"turn {tally.turn} · {doing}", style="bold")
         status.append(
-            f" · queries {tally.open_query_count} open of {tally.query_count}"
+            f" · queries {tally.open_query_count} open of {tally.query_count}{children}"
             f" · {tally.spent()} · {tally.elapsed_s:.0f} s",
             style="default not bold",
         )
@@ -157,6 +170,8 @@ class LiveProgress:
             lines += _block(tally.cell_source.splitlines()[:_SOURCE_LINES], "cyan")
             printed = tally.output_tail.decode("utf-8", errors="replace")
             lines += _block(printed.splitlines()[-_OUTPUT_LINES:], "dim")
+        else:
+            lines += _block(tally.reply_tail.splitlines()[-_OUTPUT_LINES:], "cyan")
         return Group(*lines)
 
 

@@ -13,34 +13,38 @@ from typing import Annotated
 import typer
 
 from orchestrator.app import Parts, open_orchestrator
-from orchestrator.cli.context_source import ContextShape, read_context
+from orchestrator.cli.context_source import ContextShape, FoundContext, read_context
 from orchestrator.cli.ending import SignalledError, run_until_signal
 from orchestrator.cli.exit_codes import EXIT_CODES_HELP, exit_code_of_run
 from orchestrator.cli.logs import logs_to
+from orchestrator.cli.new_command import JsonOption, new_command
 from orchestrator.cli.options import (
     DEFAULTS,
-    JsonOption,
     MemoryOption,
     PolicyOption,
     RuntimeOption,
     TimeoutOption,
     default_is,
-    max_context_bytes,
-    new_command,
     parse_seconds,
+    parse_usd,
     parts_of,
     read_settings,
 )
 from orchestrator.cli.progress import Progress, progress_for
 from orchestrator.cli.sanitize import for_terminal
 from orchestrator.cli.tally import Tally
-from orchestrator.domain import AnswerSource, Context, FinishReason
+from orchestrator.domain import AnswerSource, FinishReason
+from orchestrator.engine.prompts.domains import DOMAINS
 from orchestrator.engine.prompts.profiles import PROFILES
 from orchestrator.engine.result import RunResult
 from orchestrator.events import RunEvent, RunStarted
 from orchestrator.settings import Settings
 
 _NO_MODEL_ASKED = "No model is asked in this run: its replies come from a script."
+_DIRECT = (
+    "The context is short: the sub-model was given all of it at once, without a sandbox. "
+    "run.direct_chars = 0 turns that off."
+)
 _SOURCES = {
     AnswerSource.DRAFT: "what is printed is the draft of the last cell, not a final answer",
     AnswerSource.LAST_REQUEST: "what is printed is the model's best guess, not a final answer",
@@ -65,8 +69,13 @@ def run(  # noqa: PLR0913, PLR0917 - a command line's options
     ] = "",
     encoding: Annotated[str, typer.Option(metavar="NAME", help="Of the context's text.")] = "utf-8",
     shape: Annotated[
-        ContextShape, typer.Option("--as", help="Whether the file is the context, or JSON of it.")
-    ] = ContextShape.TEXT,
+        ContextShape | None,
+        typer.Option(
+            "--as",
+            help="A str, what JSON says, or a list of documents with name and text. "
+            "[default: text of a file, documents of a folder]",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -116,6 +125,35 @@ def run(  # noqa: PLR0913, PLR0917 - a command line's options
             help=f"The whole run. {default_is(DEFAULTS.run.time_s)}",
         ),
     ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            metavar="USD", parser=parse_usd, help="Money, child runs included. [default: no limit]"
+        ),
+    ] = None,
+    max_child_runs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help=f"Runs that cells start by rlm_query. {default_is(DEFAULTS.run.child_runs)}",
+        ),
+    ] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help=f"Levels of child runs below the run. {default_is(DEFAULTS.run.depth)}",
+        ),
+    ] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"What the context is about: {', '.join(DOMAINS)}, none. [default: as it shows]",
+        ),
+    ] = None,
     timeout: TimeoutOption = None,
     trajectory: Annotated[
         Path | None,
@@ -139,7 +177,15 @@ def run(  # noqa: PLR0913, PLR0917 - a command line's options
             "policy": policy,
             "runtime": runtime,
             "sandbox": {"memory_bytes": memory},
-            "run": {"turns": max_turns, "queries": max_queries, "time_s": max_time},
+            "domain": domain,
+            "run": {
+                "turns": max_turns,
+                "queries": max_queries,
+                "time_s": max_time,
+                "usd": max_cost,
+                "child_runs": max_child_runs,
+                "depth": depth,
+            },
             "cell": {"wall_s": timeout},
         },
     )
@@ -148,14 +194,16 @@ def run(  # noqa: PLR0913, PLR0917 - a command line's options
         context,
         encoding=encoding,
         shape=shape,
-        max_bytes=max_context_bytes(settings),
+        max_bytes=settings.max_context_bytes,
         stdin=sys.stdin.buffer,
     )
     for note in found.notes:
         progress.note(note)
+    if found.domain and not settings.domain:
+        progress.note(f"By its files it is {found.domain}; --domain says so or otherwise.")
     tally = Tally()
     with progress, logs_to(progress.note):
-        work = _answer(found.value, question, settings, parts_of(ctx), trajectory, progress, tally)
+        work = _answer(found, question, settings, parts_of(ctx), trajectory, progress, tally)
         try:
             result = run_until_signal(work, note=progress.note)
         except SignalledError as error:
@@ -169,7 +217,7 @@ def run(  # noqa: PLR0913, PLR0917 - a command line's options
 
 
 async def _answer(  # noqa: PLR0913, PLR0917 - what the command was given, taken apart
-    context: Context,
+    found: FoundContext,
     question: str,
     settings: Settings,
     parts: Parts,
@@ -185,7 +233,12 @@ async def _answer(  # noqa: PLR0913, PLR0917 - what the command was given, taken
 
     async with open_orchestrator(settings, report=progress.note, parts=parts) as orchestrator:
         return await orchestrator.run(
-            context, question=question, sink=tell, trajectory_path=trajectory
+            found.value,
+            question=question,
+            domain=found.domain,
+            sink=tell,
+            trajectory_path=trajectory,
+            streams_replies=progress.shows_replies,
         )
 
 
@@ -193,8 +246,11 @@ def _print_answer(result: RunResult, progress: Progress) -> None:
     if result.answer_source is not AnswerSource.NONE:
         sys.stdout.write(f"{for_terminal(result.answer)}\n")
         sys.stdout.flush()
+    if result.answer_source is AnswerSource.DIRECT:
+        progress.note(_DIRECT)
     if result.finish_reason is not FinishReason.ANSWERED:
-        why = f": {result.failure}" if result.failure else ""
+        limit = f" (run.{result.limit})" if result.limit else ""
+        why = f": {result.failure}" if result.failure else limit
         progress.note(f"Ended by {result.finish_reason}{why}; {_SOURCES[result.answer_source]}.")
 
 
@@ -208,12 +264,16 @@ def _print_json(result: RunResult, *, is_scripted: bool) -> None:
             "answer_source": result.answer_source,
             "finish_reason": result.finish_reason,
             "failure": result.failure,
+            "limit": result.limit,
             "is_scripted": is_scripted,
             "usage": {name: asdict(usage) for name, usage in result.usage.items()},
             "cost_usd": result.cost_usd,
             "timings": asdict(result.timings),
             "turn_count": result.turn_count,
             "query_count": result.query_count,
+            "child_run_count": result.child_run_count,
+            "tool_call_count": result.tool_call_count,
+            "efficiency": asdict(result.efficiency) | {"sent_share": result.efficiency.sent_share},
             "controls": None if controls is None else controls.to_json(),
             "controls_sha256": None if controls is None else controls.sha256_hex,
             "trajectory_path": None if path is None else str(path),

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from orchestrator.app.host import set_up, set_up_gvisor
-from orchestrator.cli.options import new_command, read_settings
+from orchestrator.cli.new_command import new_command
+from orchestrator.cli.options import read_settings
 from orchestrator.cli.progress import say
 
 command = new_command()

@@ -5,37 +5,39 @@ Without it there is no run: this is what makes a model and a Python session one 
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
+from collections.abc import Sequence
 
-from orchestrator.domain import (
-    CellId,
-    CellLimits,
-    CellResult,
-    EncodedContext,
-    FinishReason,
-    Message,
-    ModelReply,
-    OutputStream,
-    RunLimits,
-)
+from orchestrator.chat import Message, ModelReply, ModelRequest
+from orchestrator.domain import CellId, CellResult, FinishReason, OutputStream
 from orchestrator.engine.cell_report import cell_report
-from orchestrator.engine.ledger import Ledger
+from orchestrator.engine.compaction import compacted
+from orchestrator.engine.notices import TurnFacts, Watch
 from orchestrator.engine.parsing import ParsedReply, parse_reply
-from orchestrator.engine.prompts.figures import counted, duration
-from orchestrator.engine.prompts.opening import brief_opening_text, opening_text
-from orchestrator.engine.prompts.profiles import Profile
+from orchestrator.engine.prompts.opening import Opening, brief_opening_text, opening_text
 from orchestrator.engine.prompts.remarks import (
     EMPTY_ANSWER,
     LAST_TURN,
     last_request,
     repair,
-    repetition,
     status,
 )
 from orchestrator.engine.run_record import RunRecord
+from orchestrator.engine.setup import RunSetup, Tree
 from orchestrator.engine.transcript import Transcript, Turn
-from orchestrator.events import CellEnded, CellPrinted, CellStarted, ReplyReceived, TurnStarted
-from orchestrator.ports import ModelClient, Sandbox
+from orchestrator.events import (
+    CellEnded,
+    CellPrinted,
+    CellStarted,
+    Noticed,
+    ReplyPiece,
+    ReplyReceived,
+    TranscriptCompacted,
+    TurnStarted,
+)
+from orchestrator.ports import Sandbox
 
 _PROBE_TURN = 0
 
@@ -43,91 +45,166 @@ _PROBE_TURN = 0
 class Conversation:
     """One run's turns. Used once."""
 
-    def __init__(  # noqa: PLR0913 - everything a turn touches, each named at the call
+    def __init__(  # noqa: PLR0913 - what turns are made of, each named at the call
         self,
         *,
-        root_model: ModelClient,
-        profile: Profile,
-        limits: RunLimits,
-        cell_limits: CellLimits,
-        answers_repeats_once: bool,
-        ledger: Ledger,
+        setup: RunSetup,
+        tree: Tree,
         record: RunRecord,
+        system: str,
+        last_cell_id: CellId,
+        may_use_what_is_kept_back: bool,
     ) -> None:
-        """Joins the parts; nothing is asked yet."""
-        self._root_model = root_model
-        self._profile = profile
-        self._limits = limits
-        self._cell_limits = cell_limits
-        self._answers_repeats_once = answers_repeats_once
-        self._ledger = ledger
-        self._record = record
-        self._transcript = Transcript(opening=())
-        self._last_cell_id = CellId(0)
-        self._reports_by_cells: dict[tuple[str, ...], tuple[int, list[str]]] = {}
+        """Joins the parts; nothing is asked yet.
 
-    async def hold(self, sandbox: Sandbox, question: str, context: EncodedContext) -> FinishReason:
-        """Takes turns until an answer is final or a limit other than time is reached.
+        Args:
+            setup: Parts and rules.
+            tree: Pays.
+            record: Told of everything.
+            system: The system message.
+            last_cell_id: Of the last cell that the sandbox has run, in earlier runs; 0 for none.
+            may_use_what_is_kept_back: Whether the last request may spend what the ledger keeps
+                back for it: it is kept for the run of the caller's, not for its child runs.
+        """
+        self._setup = setup
+        self._profile = setup.profile
+        self._tree = tree
+        self._model = tree.paid(setup.root_model, setup.retry_for(setup.root_model))
+        self._record = record
+        self._system = system
+        self._transcript = Transcript(opening=())
+        self._sent_count = 0
+        self._unquoted: dict[int, Message] = {}
+        self._last_cell_id = last_cell_id
+        self._may_use_what_is_kept_back = may_use_what_is_kept_back
+        self._watch = Watch()
+        self._deadline_s = math.inf
+        self._last_reply = ""  # the one that made the answer final: nobody was told of it any more
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The chat so far, without the system message and the profile's examples."""
+        skipped = 1 + len(self._profile.few_shot)
+        messages = self._transcript.messages()[skipped:]
+        return (*messages, Message("assistant", self._last_reply)) if self._last_reply else messages
+
+    @property
+    def last_cell_id(self) -> CellId:
+        """Of the last cell that the sandbox has run."""
+        return self._last_cell_id
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether the root model has seen anything of the context."""
+        return bool(self._transcript.turns)
+
+    async def hold(self, sandbox: Sandbox, opening: Opening, *, deadline_s: float) -> FinishReason:
+        """Takes turns until an answer is final or a limit is reached.
 
         A final answer is the record's draft afterwards.
 
+        Args:
+            sandbox: Where the cells run.
+            opening: What the root model is told first.
+            deadline_s: When time is over, by the event loop's clock. A cell that runs then is
+                stopped, and its draft counts.
+
         Raises:
+            BudgetExhaustedError: A turn cannot be paid for.
             ModelError: The root model did not answer.
             SandboxLostError: The sandbox died.
             ProtocolViolationError: The sandbox broke the contract.
         """
-        await self._open(sandbox, question, context)
-        for turn in range(1, self._limits.turns + 1):
-            reply = await self._ask(turn)
-            if await self._run_cells(sandbox, turn, reply):
-                return FinishReason.ANSWERED
-            if self._ledger.is_exhausted:
-                return FinishReason.QUERY_LIMIT
+        self._deadline_s = deadline_s
+        loop = asyncio.get_running_loop()
+        stopping = loop.call_at(deadline_s, sandbox.stop_cell)
+        try:
+            await self._open(sandbox, opening)
+            for turn in range(1, self._setup.limits.turns + 1):
+                self._make_room(turn)
+                async with asyncio.timeout_at(deadline_s):
+                    reply = await self._ask(turn)
+                if await self._run_cells(sandbox, turn, reply):
+                    return FinishReason.ANSWERED
+                if self._tree.ledger.is_used_up("queries"):
+                    return FinishReason.QUERY_LIMIT
+        except TimeoutError:
+            if loop.time() < deadline_s:
+                raise
+            return FinishReason.TIME_LIMIT
+        finally:
+            stopping.cancel()
         return FinishReason.TURN_LIMIT
 
-    async def ask_for_best_answer(self, finish_reason: FinishReason) -> str:
-        """Asks the root model once more, for a text; empty where it gives none or has seen nothing.
+    async def ask_for_best_answer(self, limit: str) -> str:
+        """Asks the root model once more, for a text; empty where it gives none.
+
+        Args:
+            limit: The limit that was reached, as a sentence has it.
 
         Raises:
+            BudgetExhaustedError: Not even that can be paid for.
             ModelError: It did not answer.
         """
-        if not self._transcript.turns:
-            return ""
-        limit = {
-            FinishReason.TURN_LIMIT: counted(self._limits.turns, "turn"),
-            FinishReason.QUERY_LIMIT: counted(self._limits.queries, "query"),
-        }.get(finish_reason, duration(self._limits.time_s))
-        reply = await self._complete(self._transcript.messages_with(last_request(limit)))
+        record, turn = self._record, self._record.turn_count + 1
+        messages = self._transcript.messages_with(last_request(limit))
+        new = self._new_among(messages)
+        record.tell(TurnStarted(run_id=record.run_id, turn=turn, messages=new))
+        started_s = time.monotonic()
+        reply = await self._complete(messages, turn=turn, is_last=self._may_use_what_is_kept_back)
+        wall_s = time.monotonic() - started_s
+        record.tell(
+            ReplyReceived(run_id=record.run_id, turn=turn, reply=reply, cell_count=0, wall_s=wall_s)
+        )
         parsed = parse_reply(reply.text, accepts_bare_code=False, was_cut=False)
         # One more cell is no answer, and would be mistaken for one.
         return "" if parsed.cells and not parsed.prose else parsed.spoken
 
-    async def _open(self, sandbox: Sandbox, question: str, context: EncodedContext) -> None:
+    async def _open(self, sandbox: Sandbox, opening: Opening) -> None:
         profile = self._profile
-        task = (
-            brief_opening_text(question, context)
-            if profile.is_brief
-            else opening_text(question, context, limits=self._limits, cell_limits=self._cell_limits)
-        )
-        opening = (Message("system", profile.system), *profile.few_shot)
-        if not profile.probe_source:
-            self._transcript = Transcript(opening=(*opening, Message("user", task)))
-            return
-        self._record.tell(TurnStarted(turn=_PROBE_TURN))
-        result = await self._run_cell(sandbox, _PROBE_TURN, profile.probe_source)
-        self._transcript = Transcript(
-            opening=(
-                *opening,
+        text = brief_opening_text if profile.is_brief else opening_text
+        task, unquoted = text(opening), text(opening, quotes=False)
+        before = (Message("system", self._system), *profile.few_shot)
+        lead = ""
+        if profile.probe_source:
+            self._record.tell(TurnStarted(run_id=self._record.run_id, turn=_PROBE_TURN))
+            result = await self._run_cell(sandbox, _PROBE_TURN, profile.probe_source)
+            before = (
+                *before,
                 Message("user", profile.probe_opening),
                 Message("assistant", f"```repl\n{profile.probe_source}\n```"),
-                Message("user", f"REPL output:\n{self._report(result, share=1)}\n\n{task}"),
+            )
+            lead = f"REPL output:\n{self._report(result, share=1)}\n\n"
+        self._transcript = Transcript(opening=(*before, Message("user", f"{lead}{task}")))
+        if unquoted != task:
+            self._unquoted = {len(before): Message("user", f"{lead}{unquoted}")}
+
+    def _make_room(self, turn: int) -> None:
+        most_chars = self._setup.compacts_above_chars
+        if most_chars is None or self._transcript.char_count <= most_chars:
+            return
+        compaction = compacted(self._transcript, accepts_bare_code=self._profile.accepts_bare_code)
+        if compaction is None:
+            return
+        self._transcript = compaction.transcript
+        self._sent_count = 0
+        self._record.tell(
+            TranscriptCompacted(
+                run_id=self._record.run_id,
+                turn=turn,
+                turn_count=compaction.turn_count,
+                before_chars=compaction.before_chars,
+                after_chars=compaction.after_chars,
             )
         )
 
     async def _ask(self, turn: int) -> ParsedReply:
-        self._record.tell(TurnStarted(turn=turn))
+        messages = self._transcript.messages()
+        new = self._new_among(messages)
+        self._record.tell(TurnStarted(run_id=self._record.run_id, turn=turn, messages=new))
         started_s = time.monotonic()
-        reply = await self._complete(self._transcript.messages())
+        reply = await self._complete(messages, turn=turn)
+        self._sent_count = len(messages)
         self._record.turn_count = turn
         parsed = parse_reply(
             reply.text,
@@ -136,6 +213,7 @@ class Conversation:
         )
         self._record.tell(
             ReplyReceived(
+                run_id=self._record.run_id,
                 turn=turn,
                 reply=reply,
                 cell_count=len(parsed.cells),
@@ -144,13 +222,42 @@ class Conversation:
         )
         return parsed
 
-    async def _complete(self, messages: tuple[Message, ...]) -> ModelReply:
-        with self._record.root_model.running():
-            reply = await self._root_model.complete(
-                messages, max_completion_tokens=self._profile.max_completion_tokens
-            )
-        self._ledger.record(self._root_model.name, reply)
-        return reply
+    def _new_among(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Returns what was not sent before, as events have it."""
+        return tuple(
+            self._unquoted.get(index, message)
+            for index, message in enumerate(messages)
+            if index >= self._sent_count
+        )
+
+    async def _complete(
+        self, messages: Sequence[Message], *, turn: int, is_last: bool = False
+    ) -> ModelReply:
+        request = ModelRequest(
+            messages=tuple(messages),
+            max_completion_tokens=self._profile.max_completion_tokens,
+            on_behalf_of=self._tree.on_behalf_of,
+        )
+        ledger = self._tree.ledger
+        [planned] = self._model.plan([request], ledger=ledger, is_last=is_last)
+        [reservation] = ledger.reserve([planned.amounts], model=self._model.name, is_last=is_last)
+
+        def show(text: str) -> bool:
+            self._record.tell(ReplyPiece(run_id=self._record.run_id, turn=turn, text=text))
+            return True
+
+        try:
+            with self._record.root_model.running():
+                return await self._model.ask(
+                    planned,
+                    reservation,
+                    account=self._record.account,
+                    run_id=self._record.run_id,
+                    tell=self._record.tell,
+                    on_text=show if self._setup.streams_replies else None,
+                )
+        finally:
+            reservation.close()
 
     async def _run_cells(self, sandbox: Sandbox, turn: int, reply: ParsedReply) -> bool:
         """Runs the cells of a reply until one makes the answer final.
@@ -164,17 +271,32 @@ class Conversation:
             return False
         reports: list[str] = []
         is_blank_final = False
+        before = self._record.efficiency
         for source in reply.cells:
             result = await self._run_cell(sandbox, turn, source)
             reports.append(self._report(result, share=len(reply.cells)))
             if result.answer.is_ready and result.answer.content.strip():
+                self._last_reply = reply.spoken
                 return True
+            if asyncio.get_running_loop().time() >= self._deadline_s:
+                raise TimeoutError
             is_blank_final = result.answer.is_ready
         remarks = [EMPTY_ANSWER] if is_blank_final else []
-        earlier_turn, earlier_reports = self._reports_by_cells.get(reply.cells, (0, []))
-        if earlier_reports == reports:
-            remarks.append(repetition(earlier_turn))
-        self._reports_by_cells[reply.cells] = (turn, reports)
+        after = self._record.efficiency
+        repeated = after.repeated_query_count - before.repeated_query_count
+        facts = TurnFacts(
+            turn=turn,
+            cells=reply.cells,
+            reports=reports,
+            draft=self._record.draft,
+            asked_count=after.sent_query_count - before.sent_query_count + repeated,
+            repeated_count=repeated,
+        )
+        for notice in self._watch.look(facts):
+            remarks.append(notice.text)
+            self._record.tell(
+                Noticed(run_id=self._record.run_id, turn=turn, kind=notice.kind, text=notice.text)
+            )
         self._add_turn(turn, reply, [*_titled(reports), *remarks])
         return False
 
@@ -182,39 +304,43 @@ class Conversation:
         # A sandbox numbers its cells in order and tells the number with the result; the display
         # needs it before.
         cell_id = CellId(self._last_cell_id + 1)
-        self._record.tell(CellStarted(turn=turn, cell_id=cell_id, source=source))
+        run_id = self._record.run_id
+        self._record.tell(CellStarted(run_id=run_id, turn=turn, cell_id=cell_id, source=source))
 
         def pass_on(stream: OutputStream, data: bytes) -> None:
-            self._record.tell(CellPrinted(cell_id=cell_id, stream=stream, data=data))
+            self._record.tell(CellPrinted(run_id=run_id, cell_id=cell_id, stream=stream, data=data))
 
         with self._record.cells.running():
             result = await sandbox.run_cell(
-                source, timeout_s=self._cell_limits.wall_s, on_output=pass_on
+                source, timeout_s=self._setup.cell_limits.wall_s, on_output=pass_on
             )
         self._last_cell_id = result.cell_id
         # An empty text never replaces a draft: the answer of a session whose variables were lost
         # is empty too.
         self._record.draft = result.answer.content or self._record.draft
-        self._record.tell(CellEnded(turn=turn, result=result))
+        self._record.tell(CellEnded(run_id=run_id, turn=turn, result=result))
         return result
 
     def _report(self, result: CellResult, *, share: int) -> str:
         return cell_report(
             result,
             output_chars=self._profile.output_chars // share,
-            timeout_s=self._cell_limits.wall_s,
+            timeout_s=self._setup.cell_limits.wall_s,
             is_brief=self._profile.is_brief,
-            answers_repeats_once=self._answers_repeats_once,
+            answers_repeats_once=self._setup.answers_repeats_once,
         )
 
     def _add_turn(self, turn: int, reply: ParsedReply, told: list[str]) -> None:
-        left_turn_count = self._limits.turns - turn
+        left_turn_count = self._setup.limits.turns - turn
+        ledger = self._tree.ledger
         if not self._profile.is_brief:
+            left = ledger.left("nanodollars")
             told.append(
                 status(
                     left_turn_count=left_turn_count,
-                    left_query_count=self._ledger.left_query_count,
-                    left_s=self._ledger.left_s,
+                    left_query_count=ledger.left("queries") or 0,
+                    left_s=ledger.left_s,
+                    left_usd=None if left is None else left / 1e9,
                 )
             )
         elif left_turn_count == 1:

@@ -7,88 +7,103 @@ any model, and the same one as often as a loop repeats it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import logging
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
+from orchestrator.chat import ModelReply
 from orchestrator.domain import (
-    Message,
-    ModelReply,
+    EncodedContext,
+    Json,
     QueryAnswer,
     QueryFailure,
     QueryFailureReason,
     QueryId,
+    QueryKind,
     QueryRequest,
+    RunId,
 )
-from orchestrator.engine.ledger import Ledger, Reservation
+from orchestrator.engine.account import Account
+from orchestrator.engine.errands import CANCELLED, Answerer, Errand, Outcome
+from orchestrator.engine.ledger import Reservation
 from orchestrator.engine.query_rules import QueryRules
-from orchestrator.errors import BudgetExhaustedError, ModelRefusedError, ModelUnavailableError
-from orchestrator.events import QueryEnded, QueryRefused, QueryStarted
-from orchestrator.ports import EventSink, ModelClient
+from orchestrator.errors import BudgetExhaustedError
+from orchestrator.events import QueryEnded, QueryRefused, QueryStarted, RunEvent
 
-_logger = logging.getLogger(__name__)
-
-# Sentences for the cell. What the provider said stays on the host: it may name keys, addresses and
-# models.
-_UNAVAILABLE = (
-    "the sub-model did not answer, retries included; ask again later in the run, or go on without"
-)
-_REFUSED = (
-    "the sub-model refused this prompt for good; if the prompt is long, send a shorter one, else "
-    "go on without"
-)
-_CANCELLED = "the cell ended before the answer came"
+#: The one tool that every run has. It costs nothing, and is no event.
+BUDGET_TOOL = "budget"
+_TOO_DEEP = "no child run can be started from here (depth limit); the sub-model was asked instead"
 
 
 class _SharedQuery:
     """One prompt under way or answered, and how many requests wait for it."""
 
-    def __init__(self, key: tuple[str, str], task: asyncio.Task[ModelReply | QueryFailure]) -> None:
+    def __init__(self, key: tuple[str, ...], task: asyncio.Task[Outcome]) -> None:
         self.key = key
         self.task = task
         self.waiting_count = 0
 
 
 class QueryDesk:
-    """A `QueryHandler` for one run: checks, pays, asks, and answers a repeated prompt once.
+    """A `QueryHandler` for one run: checks, pays, has it answered, and answers repeats once.
 
     Not shared between runs: its memory of answers is one tenant's property.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a desk is joined from, each named at the call
         self,
         *,
-        models: Mapping[str, ModelClient],
-        ledger: Ledger,
-        sink: EventSink,
+        answerers: Mapping[QueryKind, Answerer],
+        account: Account,
         rules: QueryRules,
+        run_id: RunId,
+        tell: Callable[[RunEvent], None],
+        aliases: Collection[str],
+        tool_names: Collection[str] = (),
+        budget: Callable[[], Json] = dict,
     ) -> None:
         """Opens the desk.
 
         Args:
-            models: The models cells may ask, by alias.
-            ledger: Pays for each query that leaves.
-            sink: Told of each query.
+            answerers: Who answers what. Where there is none for child runs, the sub-model answers
+                in their place.
+            account: Pays for each query that leaves.
             rules: What queries may be.
+            run_id: For events.
+            tell: Told of each query.
+            aliases: The models that cells may name.
+            tool_names: The tools that cells may call.
+            budget: Returns what is left, for a cell that asks.
         """
-        self._models = models
-        self._ledger = ledger
-        self._sink = sink
+        self._answerers = answerers
+        self._account = account
         self._rules = rules
-        self._shared: dict[tuple[str, str], _SharedQuery] = {}
+        self._run_id = run_id
+        self._tell = tell
+        self._aliases = aliases
+        self._tool_names = tool_names
+        self._budget = budget
+        self._shared: dict[tuple[str, ...], _SharedQuery] = {}
 
     async def answer(self, request: QueryRequest) -> Sequence[QueryAnswer]:
         """See `QueryHandler.answer`."""
-        if failure := self._rules.reason_to_refuse(request, aliases=self._models):
+        if request.kind is QueryKind.TOOL and request.tool_name == BUDGET_TOOL:
+            return [json.dumps(self._budget())] * len(request.prompts)
+        failure = self._rules.reason_to_refuse(
+            request, aliases=self._aliases, tools=self._tool_names
+        )
+        if failure:
             return self._refuse(request, failure, prompt_count=len(request.prompts))
+        notice = ""
+        if request.kind not in self._answerers:
+            request, notice = _as_plain(request), _TOO_DEEP
         too_large = self._rules.too_large(request)
         if too_large:
             self._refuse(request, next(iter(too_large.values())), prompt_count=len(too_large))
-        model = self._models[request.model_alias or self._rules.default_alias]
         fitting = {i: p for i, p in enumerate(request.prompts) if i not in too_large}
         try:
-            queries, repeats = self._dispatch(request, model, fitting)
+            queries, repeats = self._dispatch(request, fitting)
         except BudgetExhaustedError as error:
             failure = QueryFailure(reason=QueryFailureReason.BUDGET_EXHAUSTED, message=str(error))
             return self._refuse(request, failure, prompt_count=len(request.prompts))
@@ -101,15 +116,18 @@ class QueryDesk:
             for index in repeats:
                 self._tell_repeat_ended(request.query_id, index, queries[index], started_s)
         return [
-            too_large[index] if index in too_large else _answer_of(queries[index].task.result())
+            too_large[index]
+            if index in too_large
+            else _noted(queries[index].task.result(), notice).answer
             for index in range(len(request.prompts))
         ]
 
     def _refuse(
         self, request: QueryRequest, failure: QueryFailure, *, prompt_count: int
     ) -> list[QueryAnswer]:
-        self._sink(
+        self._tell(
             QueryRefused(
+                run_id=self._run_id,
                 query_id=request.query_id,
                 cell_id=request.cell_id,
                 prompt_count=prompt_count,
@@ -119,12 +137,12 @@ class QueryDesk:
         return [failure] * prompt_count
 
     def _dispatch(
-        self, request: QueryRequest, model: ModelClient, prompts: Mapping[int, str]
+        self, request: QueryRequest, prompts: Mapping[int, str]
     ) -> tuple[dict[int, _SharedQuery], list[int]]:
         """Starts what has to be asked and joins what was asked before.
 
         Nothing is awaited in here: between the look at `_shared` and the last entry made in it no
-        other request of the run can come.
+        other request of the run can come, and what was planned for what is left is reserved of it.
 
         Returns:
             The query that answers each prompt, and the indexes of those that were asked before.
@@ -132,17 +150,27 @@ class QueryDesk:
         Raises:
             BudgetExhaustedError: The new ones cannot be afforded whole; nothing was started.
         """
+        answerer = self._answerers[request.kind]
         keys = {
-            index: self._key(request.query_id, index, model, prompt)
-            for index, prompt in prompts.items()
+            index: self._key(answerer, request, index, prompt) for index, prompt in prompts.items()
         }
-        new_indexes: dict[tuple[str, str], int] = {}
+        new_indexes: dict[tuple[str, ...], int] = {}
         for index, key in keys.items():
             if key not in self._shared:
                 new_indexes.setdefault(key, index)
-        reservations = self._ledger.reserve(query_count=len(new_indexes)) if new_indexes else ()
-        for (key, index), reservation in zip(new_indexes.items(), reservations, strict=True):
-            self._start(request, index, model, key, reservation)
+        new_prompts = [(index, prompts[index]) for index in new_indexes.values()]
+        errands = answerer.errands(request, new_prompts) if new_prompts else []
+        reservations = (
+            self._account.ledger.reserve(
+                [errand.amounts for errand in errands], model=answerer.model_name(request)
+            )
+            if errands
+            else ()
+        )
+        for (key, index), errand, reservation in zip(
+            new_indexes.items(), errands, reservations, strict=True
+        ):
+            self._start(request, index, key, errand, reservation)
         queries = {index: self._shared[key] for index, key in keys.items()}
         for query in queries.values():
             query.waiting_count += 1
@@ -152,31 +180,28 @@ class QueryDesk:
         return queries, repeats
 
     def _key(
-        self, query_id: QueryId, index: int, model: ModelClient, prompt: str
-    ) -> tuple[str, str]:
-        if not self._rules.answers_repeats_once:
-            return (model.name, f"{query_id}/{index}")
-        # A digest, because the prompts of a run may be hundreds of megabytes together.
-        # "surrogatepass": a prompt is any str a cell can make.
-        return (model.name, hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest())
+        self, answerer: Answerer, request: QueryRequest, index: int, prompt: str
+    ) -> tuple[str, ...]:
+        if not answerer.remembers:
+            return (request.kind, f"{request.query_id}/{index}")
+        return (request.kind, *answerer.key(request, prompt))
 
     def _start(
         self,
         request: QueryRequest,
         index: int,
-        model: ModelClient,
-        key: tuple[str, str],
+        key: tuple[str, ...],
+        errand: Errand,
         reservation: Reservation,
     ) -> None:
-        task = asyncio.create_task(self._ask(request, index, model, reservation))
-
+        task = asyncio.create_task(self._run(request, index, errand, reservation))
         query = self._shared[key] = _SharedQuery(key, task)
 
-        def settle(ended: asyncio.Task[ModelReply | QueryFailure]) -> None:
+        def settle(ended: asyncio.Task[Outcome]) -> None:
             # Not a `finally` in the task: one that is cancelled before its first step never
             # enters its own body.
             reservation.close()
-            if ended.cancelled() or ended.exception() or isinstance(ended.result(), QueryFailure):
+            if ended.cancelled() or ended.exception() or ended.result().reply is None:
                 self._forget(query)  # a failure is not an answer to share
 
         task.add_done_callback(settle)
@@ -185,35 +210,19 @@ class QueryDesk:
         if self._shared.get(query.key) is query:
             del self._shared[query.key]
 
-    async def _ask(
-        self, request: QueryRequest, index: int, model: ModelClient, reservation: Reservation
-    ) -> ModelReply | QueryFailure:
-        async with self._ledger.slot():
-            reservation.spend()
+    async def _run(
+        self, request: QueryRequest, index: int, errand: Errand, reservation: Reservation
+    ) -> Outcome:
+        async with errand.slot():
+            self._account.charge(reservation, errand.counts)
             self._tell_started(request, index, is_repeat=False)
             started_s = time.monotonic()
-            outcome: ModelReply | QueryFailure = QueryFailure(
-                reason=QueryFailureReason.CANCELLED, message=_CANCELLED
-            )
+            outcome = Outcome(failure=CANCELLED)
             try:
-                outcome = await self._complete(model, request.prompts[index])
+                outcome = await errand.run(reservation)
             finally:
                 self._tell_ended(request.query_id, index, outcome, started_s, is_repeat=False)
         return outcome
-
-    async def _complete(self, model: ModelClient, prompt: str) -> ModelReply | QueryFailure:
-        try:
-            reply = await model.complete(
-                [Message("user", prompt)], max_completion_tokens=self._rules.max_completion_tokens
-            )
-        except ModelUnavailableError as error:
-            _logger.warning("a query failed: %s", error)
-            return QueryFailure(reason=QueryFailureReason.MODEL_FAILED, message=_UNAVAILABLE)
-        except ModelRefusedError as error:
-            _logger.warning("a query was refused: %s", error)
-            return QueryFailure(reason=QueryFailureReason.MODEL_REFUSED, message=_REFUSED)
-        self._ledger.record(model.name, reply)
-        return reply
 
     async def _release(self, queries: Sequence[_SharedQuery]) -> None:
         """Stops waiting for queries, and cancels those nobody else waits for."""
@@ -227,12 +236,19 @@ class QueryDesk:
             await asyncio.wait({query.task for query in deserted})
 
     def _tell_started(self, request: QueryRequest, index: int, *, is_repeat: bool) -> None:
-        self._sink(
+        context = request.child_context
+        self._tell(
             QueryStarted(
+                run_id=self._run_id,
                 query_id=request.query_id,
                 prompt_index=index,
                 cell_id=request.cell_id,
                 prompt=request.prompts[index],
+                kind=request.kind,
+                model=self._answerers[request.kind].model_name(request),
+                tool_name=request.tool_name,
+                context_chars=0 if context is None else context.total_chars,
+                json_schema=request.json_schema,
                 is_repeat=is_repeat,
             )
         )
@@ -240,35 +256,55 @@ class QueryDesk:
     def _tell_repeat_ended(
         self, query_id: QueryId, index: int, query: _SharedQuery, started_s: float
     ) -> None:
-        outcome: ModelReply | QueryFailure = QueryFailure(
-            reason=QueryFailureReason.CANCELLED, message=_CANCELLED
-        )
+        outcome = Outcome(failure=CANCELLED)
         if query.task.done() and not query.task.cancelled():
             outcome = query.task.result()
-        if isinstance(outcome, ModelReply):
-            outcome = ModelReply(text=outcome.text, was_cut=outcome.was_cut)
+        if outcome.reply is not None:
+            reply = ModelReply(text=outcome.reply.text, was_cut=outcome.reply.was_cut)
+            outcome = replace(outcome, reply=reply)
         self._tell_ended(query_id, index, outcome, started_s, is_repeat=True)
 
     def _tell_ended(
         self,
         query_id: QueryId,
         index: int,
-        outcome: ModelReply | QueryFailure,
+        outcome: Outcome,
         started_s: float,
         *,
         is_repeat: bool,
     ) -> None:
-        self._sink(
+        self._tell(
             QueryEnded(
+                run_id=self._run_id,
                 query_id=query_id,
                 prompt_index=index,
-                reply=outcome if isinstance(outcome, ModelReply) else None,
-                failure=outcome if isinstance(outcome, QueryFailure) else None,
+                reply=outcome.reply,
+                failure=outcome.failure,
                 wall_s=time.monotonic() - started_s,
                 is_repeat=is_repeat,
+                notice=outcome.notice,
             )
         )
 
 
-def _answer_of(outcome: ModelReply | QueryFailure) -> QueryAnswer:
-    return outcome.text if isinstance(outcome, ModelReply) else outcome
+def _noted(outcome: Outcome, notice: str) -> Outcome:
+    """Returns an outcome with one more thing that the cell is told."""
+    if not notice:
+        return outcome
+    return replace(outcome, notice=f"{notice}; {outcome.notice}" if outcome.notice else notice)
+
+
+def _as_plain(request: QueryRequest) -> QueryRequest:
+    """Returns what the sub-model is asked in place of a child run: question and context in one."""
+    context = request.child_context
+    prompts = (
+        request.prompts
+        if context is None
+        else tuple(_joined(prompt, context) for prompt in request.prompts)
+    )
+    return replace(request, kind=QueryKind.PLAIN, prompts=prompts, child_context=None)
+
+
+def _joined(question: str, context: EncodedContext) -> str:
+    text = context.data.decode("utf-8", "replace")
+    return f"{question}\n\n{text}" if question.strip() else text

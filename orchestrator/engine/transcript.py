@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from orchestrator.domain import Message
+from orchestrator.chat import Message
 
 _SILENCE = "(no reply)"  # some providers refuse a message without content
 
@@ -41,6 +41,11 @@ class Transcript:
     def plus(self, turn: Turn) -> Transcript:
         """Returns the transcript with one more turn."""
         return replace(self, turns=(*self.turns, turn))
+
+    @property
+    def char_count(self) -> int:
+        """Length of all messages together."""
+        return sum(len(message.content) for message in self.messages())
 
     def messages(self) -> tuple[Message, ...]:
         """Returns the chat so far; that of an earlier transcript is a prefix of it."""

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from orchestrator.errors import SettingsError
-from orchestrator.models.complaint import shown
+from orchestrator.models.setting_names import SettingNames
+from orchestrator.models.shown_words import shown
 
 _OPENAI_HOSTNAME = "api.openai.com"
+#: Of OpenAI's endpoints that keep data within a region: `eu.api.openai.com`.
+_OPENAI_REGION = f".{_OPENAI_HOSTNAME}"
 _OPENAI_BASE_URL = f"https://{_OPENAI_HOSTNAME}/v1"
 
 
@@ -32,9 +35,14 @@ class Address:
     host: str
 
     @property
-    def is_openai(self) -> bool:
-        """Whether it is OpenAI's own endpoint, where OpenAI's keys, prices and rules hold."""
+    def has_list_prices(self) -> bool:
+        """Whether OpenAI's list of prices holds there: at its main endpoint, in no region."""
         return self.hostname == _OPENAI_HOSTNAME
+
+    @property
+    def is_openai(self) -> bool:
+        """Whether it is OpenAI's own endpoint, where OpenAI's keys and rules hold."""
+        return self.has_list_prices or self.hostname.endswith(_OPENAI_REGION)
 
     @property
     def is_loopback(self) -> bool:
@@ -45,8 +53,12 @@ class Address:
             return self.hostname == "localhost"
 
 
-def address_of(base_url: str | None) -> Address:
+def address_of(base_url: str | None, *, names: SettingNames) -> Address:
     """Returns the address `base_url` states; None means OpenAI's own.
+
+    Args:
+        base_url: As the operator wrote it.
+        names: What the operator calls the settings that a message is about.
 
     Raises:
         SettingsError: It is not an http or https address, or holds a password.
@@ -59,12 +71,12 @@ def address_of(base_url: str | None) -> Address:
         parts = urlsplit("")
         hostname, port = None, None
     if parts.username or parts.password:
-        message = f"OPENAI_BASE_URL holds a password for {hostname}; pass it as OPENAI_API_KEY"
+        message = f"{names.base_url} holds a password for {hostname}; pass it as {names.api_key}"
         raise SettingsError(message)
     if not hostname or parts.scheme not in {"http", "https"}:
         message = (
-            "expected OPENAI_BASE_URL to be an address such as http://127.0.0.1:8000/v1, found "
-            f"{shown(base_url, api_key=None)!r}; correct or unset it"
+            f"expected {names.base_url} to be an address such as http://127.0.0.1:8000/v1, found "
+            f"{shown(base_url, secrets=())!r}; correct or unset it"
         )
         raise SettingsError(message)
     host = hostname if port is None else f"{hostname}:{port}"

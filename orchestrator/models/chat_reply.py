@@ -1,127 +1,141 @@
-"""Reads the body of a chat completion as it really comes.
+"""Reads a chat completion as it really comes, whole or in pieces.
 
-Without it an endpoint's sloppiness (no usage, content as a list, reasoning inside the text) would
-be the root loop's business, and a missing field an `AttributeError` in mid-run.
+Without it content as a list, reasoning inside the text or a stream without its end would be an
+`AttributeError` or half an answer in mid-run.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from orchestrator.models.endpoint_reply import (
+    EndpointFailedError,
+    EndpointReply,
+    NotAReplyError,
+    count_at,
+    table_at,
+    text_at,
+)
+from orchestrator.models.reasoning import StreamedText, begins_in_reasoning, without_reasoning
 
 # "length" is OpenAI's; the others are what compatible endpoints say for the same.
-_LENGTH_REASONS = {"length", "max_tokens", "model_length"}
-_FENCES = ("```", "~~~")
-_OPENING, _CLOSING = "<think>", "</think>"
-# Some chat templates put the opening tag into the prompt, so that a reply has the closing one only.
-_ORPHAN_CLOSING = re.compile(r"^[ \t]*</think>", re.MULTILINE)
+# Tuples, not sets: what stands there may be a list, which cannot be looked up in a set.
+_LENGTH_REASONS = ("length", "max_tokens", "model_length")
+_FILTERED = "content_filter"
+#: Where endpoints put reasoning that comes apart from the text.
+_REASONING_KEYS = ("reasoning_content", "reasoning")
 
 
-class NotAReplyError(Exception):
-    """The body is not a chat completion; says what is missing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatReply:
-    """What a chat completion says.
-
-    Attributes:
-        text: The answer without reasoning.
-        was_cut: Whether it ended at a length limit.
-        was_filtered: Whether a content filter left nothing of it.
-        prompt_tokens: All prompt tokens; 0 where not reported, like the following.
-        cached_prompt_tokens: Those of them that were read from the provider's cache.
-        cache_write_tokens: Those of them that were written to it.
-        completion_tokens: All completion tokens, reasoning included.
-    """
-
-    text: str
-    was_cut: bool
-    was_filtered: bool
-    prompt_tokens: int
-    cached_prompt_tokens: int
-    cache_write_tokens: int
-    completion_tokens: int
-
-
-def read_chat_reply(body: object) -> ChatReply:
+def read_chat_reply(body: object) -> EndpointReply:
     """Reads the parsed JSON of a chat completion.
 
     Raises:
         NotAReplyError: It has no choice, no message or no content.
+        EndpointFailedError: Its choice is an error, as routers have it.
     """
     if not isinstance(body, dict):
         message = f"JSON that is no object but {type(body).__name__}"
         raise NotAReplyError(message)
-    choices = body.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+    choice = _first_choice(body)
+    if choice is None:
         message = "a completion without choices"
         raise NotAReplyError(message)
-    choice = choices[0]
-    chat_message = choice.get("message")
-    content = _text_of(chat_message.get("content")) if isinstance(chat_message, dict) else None
+    content = _content_of(choice.get("message"))
     finish_reason = choice.get("finish_reason")
     was_cut = finish_reason in _LENGTH_REASONS
-    was_filtered = finish_reason == "content_filter" and not content
     # A reasoning model that spent its whole allowance on reasoning has a null content; the root
     # loop should learn that it was cut. Any other null is an endpoint out of order.
-    if content is None and not was_cut and not was_filtered:
+    if content is None and not was_cut and finish_reason != _FILTERED:
         message = "a completion without content"
         raise NotAReplyError(message)
-    usage = _table(body, "usage")
-    details = _table(usage, "prompt_tokens_details")
-    return ChatReply(
-        text=without_reasoning(content or ""),
-        was_cut=was_cut,
-        was_filtered=was_filtered,
-        prompt_tokens=_count(usage, "prompt_tokens"),
-        cached_prompt_tokens=_count(details, "cached_tokens"),
-        cache_write_tokens=_count(details, "cache_write_tokens"),
-        completion_tokens=_count(usage, "completion_tokens"),
-    )
+    return _reply(content or "", finish_reason, body)
 
 
-def without_reasoning(text: str) -> str:
-    """Returns `text` without its `<think>` parts.
+class ChatStream:
+    """Reads a chat completion that comes in pieces."""
 
-    A part begins where a line outside a code fence begins with the opening tag, so that a cell
-    whose code handles such tags is left as it is. A part that is never closed is all there is.
-    """
-    orphan = _ORPHAN_CLOSING.search(text)
-    if orphan and _OPENING not in text[: orphan.start()]:
-        text = text[orphan.end() :].lstrip()
-    kept: list[str] = []
-    rest = text
-    is_in_fence = was_reasoning = False
-    while rest:
-        line, newline, after = rest.partition("\n")
-        stripped = line.lstrip()
-        if not is_in_fence and stripped.startswith(_OPENING):
-            _, _, rest = rest.partition(_CLOSING)
-            rest = rest.lstrip()
-            was_reasoning = True
-            continue
-        if stripped.startswith(_FENCES):
-            is_in_fence = not is_in_fence
-        kept.append(line + newline)
-        rest = after
-    answer = "".join(kept)
-    return answer.strip() if was_reasoning else answer
+    def __init__(self, *, begins_in_reasoning: bool) -> None:
+        """Begins before the first piece; see `ReasoningFilter`."""
+        self.text = StreamedText(begins_in_reasoning=begins_in_reasoning)
+        self.has_begun = False
+        self._finish_reason: object = None
+        self._usage_holder: dict[str, object] = {}
+        self._was_counted = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer is whole; its usage may yet come."""
+        return isinstance(self._finish_reason, str) or self._was_counted
+
+    def take(self, event: object) -> str:
+        """Takes one event and returns what it adds to the answer.
+
+        Raises:
+            NotAReplyError: It is no piece of a completion.
+        EndpointFailedError: It is an error, as routers have it.
+        """
+        if not isinstance(event, dict):
+            message = f"a stream of {type(event).__name__} instead of objects"
+            raise NotAReplyError(message)
+        choice = _first_choice(event)
+        if table_at(event, "usage"):
+            self._usage_holder = event
+            # The last event of all: some endpoints count in every one, beside its choice.
+            self._was_counted = choice is None
+        if choice is None:
+            return ""
+        self.has_begun = True
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        delta = table_at(choice, "delta")
+        for key in _REASONING_KEYS:
+            self.text.add_reasoning(text_at(delta, key))
+        return self.text.add(_content_of(delta) or "")
+
+    def reply(self) -> EndpointReply:
+        """Returns what has come so far."""
+        return _reply(self.text.raw, self._finish_reason, self._usage_holder)
 
 
-def _text_of(content: object) -> str | None:
+def _first_choice(body: dict[str, object]) -> dict[str, object] | None:
+    choices = body.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(first, dict):
+        return None
+    # A router whose provider fails has a choice to show, with nothing in it but why.
+    error = table_at(first, "error")
+    if error:
+        raise EndpointFailedError(error)
+    return first
+
+
+def _content_of(message: object) -> str | None:
+    """Returns what a message says: its content, else why the model refuses."""
+    if not isinstance(message, dict):
+        return None
+    content = message.get("content")
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
         texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-        return "".join(texts) if texts else None
+        content = "".join(texts) if texts else None
+    if isinstance(content, str) and content:
+        return content
+    # A model that refuses has answered, and is paid for it: its words are for whoever asked.
+    refusal = message.get("refusal")
+    if isinstance(refusal, str) and refusal:
+        return refusal
     return content if isinstance(content, str) else None
 
 
-def _table(parent: dict[str, object], key: str) -> dict[str, object]:
-    table = parent.get(key)
-    return table if isinstance(table, dict) else {}
-
-
-def _count(table: dict[str, object], key: str) -> int:
-    count = table.get(key)
-    return count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 0
+def _reply(content: str, finish_reason: object, body: dict[str, object]) -> EndpointReply:
+    usage = table_at(body, "usage")
+    details = table_at(usage, "prompt_tokens_details")
+    # DeepSeek's own name for it; it sends no details.
+    cached = count_at(details, "cached_tokens") or count_at(usage, "prompt_cache_hit_tokens")
+    return EndpointReply(
+        text=without_reasoning(content),
+        was_cut=finish_reason in _LENGTH_REASONS,
+        was_filtered=finish_reason == _FILTERED and not content,
+        begins_in_reasoning=begins_in_reasoning(content),
+        prompt_tokens=count_at(usage, "prompt_tokens"),
+        cached_prompt_tokens=cached,
+        cache_write_tokens=count_at(details, "cache_write_tokens"),
+        completion_tokens=count_at(usage, "completion_tokens"),
+    )

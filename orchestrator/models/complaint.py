@@ -1,26 +1,20 @@
 """What an endpoint says instead of a reply, and what to do about it.
 
-Without it the words of a provider would reach a terminal as they came: with the key in them, with
-control characters, a page of HTML long, and without a hint what to change.
+Without it whoever asks would have to know the statuses, codes and sentences of each kind of
+endpoint, and whoever reads the message would find no hint what to change.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import unicodedata
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-#: More of a provider's own words than this is a page, not a message.
-MESSAGE_CHARS = 500
+from orchestrator.models.setting_names import SettingNames
+from orchestrator.models.shown_words import shown
 
-# What keys look like where only a part of one is echoed: a scheme's prefix, a bearer token, or
-# characters around a run of asterisks ("Incorrect API key provided: sk-abcd****wxyz").
-_KEY_LIKE = re.compile(
-    r"\bsk-[\w*.-]{4,}|\bBearer\s+\S+|[\w-]*\*{3,}[\w-]*",
-    re.IGNORECASE,
-)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _IS_HTML = re.compile(r"\s*<(!doctype|html)", re.IGNORECASE)
 _IS_CONTEXT_LENGTH = re.compile(
@@ -28,9 +22,11 @@ _IS_CONTEXT_LENGTH = re.compile(
     re.IGNORECASE,
 )
 _IS_UNKNOWN_PARAMETER = re.compile(
-    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|extra|not permitted|not allowed",
+    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|extra|not permitted|not allowed"
+    r"|must be verified",  # how OpenAI refuses to stream to an organization it has not verified
     re.IGNORECASE,
 )
+_UNKNOWN_PARAMETER_CODES = {"unsupported_parameter", "unknown_parameter", "unsupported_value"}
 # https://developers.openai.com/api/docs/guides/error-codes: a 429 that no waiting helps.
 _NO_MONEY = {
     "insufficient_quota",
@@ -38,7 +34,17 @@ _NO_MONEY = {
     "billing_hard_limit_reached",
     "billing_not_active",
 }
+# What the Responses API says in a reply instead of a status; its other codes are about images.
+_STATUS_BY_CODE = {
+    "server_error": 500,
+    "rate_limit_exceeded": 429,
+    "invalid_prompt": 400,
+    "context_length_exceeded": 400,
+}
+_IS_STATUS = re.compile(r"[1-9]\d\d", re.ASCII)
+_FILTER_CODES = {"content_filter", "bio_policy", "misalignment_policy_violation"}
 _NOT_FOUND = 404
+_REFUSES_PARAMETERS = {400, 422}
 _MAYBE_TOO_LONG = {400, 403, 422}  # 403 is how docs.together.ai/docs/error-codes has it
 
 
@@ -56,7 +62,13 @@ class Trouble(StrEnum):
     SERVER = "server"
     NONSENSE = "nonsense"
     UNREACHABLE = "unreachable"
+    BROKEN_OFF = "broken_off"
     TIMEOUT = "timeout"
+
+    @property
+    def may_be_billed(self) -> bool:
+        """Whether the model may have done its work although nothing usable came of it."""
+        return self in {Trouble.TIMEOUT, Trouble.NONSENSE, Trouble.BROKEN_OFF}
 
     @property
     def is_final(self) -> bool:
@@ -87,18 +99,23 @@ _BY_STATUS = {
 }
 
 _ADVICE = {
-    Trouble.KEY: "Set OPENAI_API_KEY to a key that {host} accepts",
-    Trouble.MODEL: "Check --model; the endpoint at {host} does not know {model!r}",
-    Trouble.ADDRESS: "Check OPENAI_BASE_URL; it usually ends in /v1",
+    Trouble.KEY: "Set {api_key} to a key that {host} accepts",
+    Trouble.MODEL: "Check {model}; the endpoint at {host} does not know {model_id!r}",
+    Trouble.ADDRESS: "Check {base_url}; it usually ends in /v1",
     Trouble.CONTEXT_LENGTH: "Send shorter prompts, or name a model with a larger window",
     Trouble.MONEY: "Add credit or raise the spending limit of the account at {host}",
     Trouble.FILTERED: "Reword the prompt; the endpoint's content filter stopped it",
     Trouble.REQUEST: "Correct the request, or name a model that takes it",
-    Trouble.RATE: "Wait and run again, or lower RLM_RUN__CONCURRENT_QUERIES",
+    Trouble.RATE: (
+        "Wait and run again, lower RLM_QUERY__CONCURRENT_QUERIES, or set {requests_per_minute}"
+    ),
     Trouble.SERVER: "Run again later",
-    Trouble.NONSENSE: "Check OPENAI_BASE_URL; {host} may not be an OpenAI-compatible endpoint",
-    Trouble.UNREACHABLE: "Check OPENAI_BASE_URL, and that {host} is up and reachable",
-    Trouble.TIMEOUT: "Raise RLM_PROVIDER__REQUEST_TIMEOUT_S, or send shorter prompts",
+    Trouble.NONSENSE: "Check {base_url}; {host} may not be an OpenAI-compatible endpoint",
+    Trouble.UNREACHABLE: "Check {base_url}, and that {host} is up and reachable",
+    Trouble.BROKEN_OFF: (
+        "Check {base_url}, and that nothing between here and {host} ends connections"
+    ),
+    Trouble.TIMEOUT: "Raise {request_timeout_s}, or send shorter prompts",
 }
 
 
@@ -110,81 +127,88 @@ class Complaint:
         trouble: What is wrong.
         what_came: In a few words: the status, or what broke.
         message: The provider's own words, fit to be shown; empty where it said nothing.
-        rejected_parameter: Whether the complaint is that a parameter is not known here. Which one
-            is in `message`.
+        parameter: The parameter that it says it is about; empty where it says none.
+        is_about_parameters: Whether it may be about a parameter of the request at all.
+        rejected_parameter: Whether it is that a parameter is not known here. Which one is in
+            `parameter` or in `message`.
     """
 
     trouble: Trouble
     what_came: str
     message: str = ""
+    parameter: str = ""
+    is_about_parameters: bool = False
     rejected_parameter: bool = False
 
-    def sentence(self, *, model: str, host: str, try_count: int) -> str:
-        """Returns what was expected, what came, and what to do."""
-        tries = f" after {try_count} tries" if try_count > 1 else ""
+    def sentence(self, *, model_id: str, host: str, names: SettingNames) -> str:
+        """Returns what was expected, what came, and what to do.
+
+        Args:
+            model_id: The name that was asked for.
+            host: Where.
+            names: What the operator calls the settings that can be changed.
+        """
         words = f": {self.message!r}" if self.message else ""
-        advice = _ADVICE[self.trouble].format(host=host, model=model)
+        advice = _ADVICE[self.trouble].format(host=host, model_id=model_id, **asdict(names))
+        if self.trouble is Trouble.ADDRESS and names.api:
+            advice += f", or leave {names.api} at its default"
         return (
-            f"expected a reply from model {model!r} at {host}, "
-            f"came {self.what_came}{tries}{words}. {advice}."
+            f"expected a reply from model {model_id!r} at {host}, "
+            f"came {self.what_came}{words}. {advice}."
         )
 
 
-def shown(text: str, *, api_key: str | None) -> str:
-    """Returns a provider's words fit to be shown: one line, no key, no control characters, short.
-
-    Args:
-        text: What the provider said; untrusted.
-        api_key: The key that was sent, which some endpoints echo.
-    """
-    # Bidirectional marks and zero-width characters are category C as well: they can make a
-    # terminal show other words than those that came.
-    line = " ".join(
-        "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in text).split()
-    )
-    if api_key:
-        line = line.replace(api_key, "[key]")
-    line = _KEY_LIKE.sub("[key]", line)
-    return line if len(line) <= MESSAGE_CHARS else line[: MESSAGE_CHARS - 1] + "…"
-
-
-def complaint_of_status(status: int, body: bytes, *, api_key: str | None) -> Complaint:
+def complaint_of_status(status: int, body: bytes, *, secrets: Collection[str]) -> Complaint:
     """Returns what an HTTP status other than success means.
 
     Args:
         status: The status.
         body: What came with it: the OpenAI error format, some other JSON, HTML, anything.
-        api_key: The key that was sent, kept out of the message.
+        secrets: The keys that were sent, kept out of the message.
     """
     text = body.decode("utf-8", errors="replace")
     try:
         error = _error_of(json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):  # the second for a body that is nothing but brackets
         error = _Error(message=_described(text), is_structured=False)
     return Complaint(
         trouble=_trouble(status, error),
         what_came=f"status {status}",
-        message=shown(error.message, api_key=api_key),
+        message=shown(error.message, secrets=secrets),
+        parameter=shown(error.parameter, secrets=secrets),
+        is_about_parameters=status in _REFUSES_PARAMETERS,
         rejected_parameter=bool(
-            error.code in {"unsupported_parameter", "unknown_parameter"}
-            or _IS_UNKNOWN_PARAMETER.search(error.message)
+            error.code in _UNKNOWN_PARAMETER_CODES or _IS_UNKNOWN_PARAMETER.search(error.message)
         ),
     )
 
 
-def complaint_in_body(body: object, *, api_key: str | None) -> Complaint | None:
+def complaint_in_body(body: object, *, secrets: Collection[str]) -> Complaint | None:
     """Returns what a body that came with success complains of, or None where it does not.
 
-    Routers answer 200 before they know whether the provider behind them will.
+    Routers answer 200 before they know whether the provider behind them will, and streams have
+    begun when they break.
     """
     if not isinstance(body, dict) or not body.get("error") or body.get("choices"):
         return None
-    error = _error_of(body)
-    status = int(error.code) if error.code.isdecimal() else 0
+    return complaint_of_error(body["error"], secrets=secrets)
+
+
+def complaint_of_error(said: object, *, secrets: Collection[str]) -> Complaint:
+    """Returns what an endpoint complains of that has answered with success before.
+
+    Args:
+        said: What stands where it reports an error.
+        secrets: The keys that were sent, kept out of the message.
+    """
+    error = _error_of(said)
+    is_status = bool(_IS_STATUS.fullmatch(error.code))
+    status = int(error.code) if is_status else _STATUS_BY_CODE.get(error.code, 0)
+    is_known = status or error.code in _FILTER_CODES or {error.code, error.type_name} & _NO_MONEY
     return Complaint(
-        trouble=_trouble(status, error) if status else Trouble.SERVER,
-        what_came=f"status {status}" if status else "an error instead of a reply",
-        message=shown(error.message, api_key=api_key),
+        trouble=_trouble(status, error) if is_known else Trouble.SERVER,
+        what_came=f"status {status}" if is_status else "an error instead of a reply",
+        message=shown(error.message, secrets=secrets),
     )
 
 
@@ -195,6 +219,7 @@ class _Error:
     message: str
     code: str = ""
     type_name: str = ""
+    parameter: str = ""
     is_structured: bool = True
 
 
@@ -207,6 +232,7 @@ def _error_of(body: object) -> _Error:
         message=words if isinstance(words, str) else json.dumps(words),
         code=str(error.get("code") or ""),
         type_name=str(error.get("type") or ""),
+        parameter=str(error.get("param") or ""),
     )
 
 
@@ -221,6 +247,8 @@ def _trouble(status: int, error: _Error) -> Trouble:
     words = f"{error.code} {error.message}".lower()
     if {error.code, error.type_name} & _NO_MONEY:
         return Trouble.MONEY
+    if error.code in _FILTER_CODES:
+        return Trouble.FILTERED
     if error.code == "model_not_found":
         return Trouble.MODEL
     if status == _NOT_FOUND:

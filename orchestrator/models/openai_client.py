@@ -1,207 +1,166 @@
-"""Asks models behind any OpenAI-compatible endpoint; the only importer of `openai`.
+"""A model behind an OpenAI-compatible endpoint.
 
-Without it the SDK's errors, retries and types would be known all over the orchestrator.
+Without it the ways in which endpoints differ would be the engine's business: what they take, what
+they answer instead of a reply, and how many requests at a time.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import random
-import ssl
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import cast
 
-import openai
-from openai.types.chat import ChatCompletionMessageParam
+from orchestrator.chat import ModelFacts, ModelReply, ModelRequest, TextSink
+from orchestrator.errors import ModelRefusedError, ModelUnavailableError
+from orchestrator.models.complaint import Complaint, Trouble
+from orchestrator.models.dialect import Dialect
+from orchestrator.models.endpoint_reply import EndpointReply
+from orchestrator.models.failure import Failure, failure
+from orchestrator.models.formats import FORMATS
+from orchestrator.models.manner import Manner
+from orchestrator.models.openai_transport import OpenAiTransport
+from orchestrator.models.provider import Provider
+from orchestrator.models.setting_names import SettingNames
+from orchestrator.models.turnstile import Turnstile
+from orchestrator.providers import Api
 
-from orchestrator.domain import Message, ModelReply
-from orchestrator.errors import ModelRefusedError, ModelUnavailableError, SettingsError
-from orchestrator.models.address import Address, address_of
-from orchestrator.models.chat_reply import NotAReplyError, read_chat_reply
-from orchestrator.models.complaint import (
-    Complaint,
-    Trouble,
-    complaint_in_body,
-    complaint_of_status,
-    shown,
-)
-from orchestrator.models.pricing import Price, price_of
-from orchestrator.models.retry import next_wait_s, retry_after_s
+#: As many parameters as an endpoint can refuse one after the other.
+_MOST_ADAPTATIONS = 5
+# What a provider's own estimate before it has counted comes to, about; corrected once it has.
+_BYTES_PER_TOKEN = 4
+_USUAL_COMPLETION_TOKENS = 1_000
 
-# The SDK insists on a key; servers without one ignore it.
-_NO_KEY = "no-key"
-_CONNECT_TIMEOUT_S = 10.0  # a host that does not answer a handshake by then is not there
-_NEW_LIMIT, _OLD_LIMIT = "max_completion_tokens", "max_tokens"
-_PARAMETER_REFUSED = {400, 422}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HowToAsk:
+    """How one model is asked, and what is known of it.
+
+    Attributes:
+        api: How its endpoint is asked.
+        manner: What every request says.
+        dialect: What its endpoint is believed to take.
+        facts: See `ModelClient.facts`.
+        names: What the operator calls the settings that a message is about.
+    """
+
+    api: Api
+    manner: Manner
+    dialect: Dialect
+    facts: ModelFacts
+    names: SettingNames
 
 
 class OpenAiModel:
     """One model behind an OpenAI-compatible endpoint; used from one event loop only.
 
-    Retries what is transient, with waits of at most a minute together.
+    Asks once; whoever pays decides whether to ask again. What the endpoint turns out not to take is
+    left out from then on.
     """
 
     is_scripted = False
 
-    def __init__(  # noqa: PLR0913 -- keyword-only, one for each thing an operator sets
-        self,
-        *,
-        name: str,
-        api_key: str | None,
-        base_url: str | None,
-        request_timeout_s: float,
-        max_retries: int,
-        temperature: float | None,
-        max_concurrent_requests: int,
-        price: Price | None = None,
+    def __init__(
+        self, *, name: str, provider: Provider, how: HowToAsk, turnstiles: Sequence[Turnstile]
     ) -> None:
         """Makes a client; connects to nothing yet.
 
         Args:
-            name: The model's name as the endpoint knows it.
-            api_key: The key; None where `base_url` needs none.
-            base_url: The endpoint; None means OpenAI's own.
-            request_timeout_s: Wall-clock seconds one request may take, from its start to the last
-                byte. A call may make `max_retries` more of them.
-            max_retries: How often a transient failure is tried again.
-            temperature: Sent where not None; some models accept none but their own.
-            max_concurrent_requests: Further requests wait for their turn.
-            price: What the model costs where that is known better than from OpenAI's list, which
-                holds for OpenAI's own endpoint only.
-
-        Raises:
-            SettingsError: There is no key for OpenAI, or key or address cannot be used.
+            name: What usage and prices are reported under.
+            provider: Where it is asked.
+            how: How.
+            turnstiles: What each request passes, in this order; shared with other clients.
         """
         self.name = name
-        address = address_of(base_url)
-        self._host = address.host
-        self._api_key = _checked_key(api_key, address)
-        self._request_timeout_s = request_timeout_s
-        self._max_retries = max_retries
-        self._temperature = temperature
-        self._slots = asyncio.Semaphore(max_concurrent_requests)
-        self._price = price or (price_of(name) if address.is_openai else None)
-        # OpenAI deprecates the old name, and its reasoning models answer it with 400. Elsewhere the
-        # new one is the risk: llama-cpp-python (#1907), llamafile (#701) and llama.cpp before
-        # February 2026 (#13700) ignore it without a word, and the reply has no limit then.
-        self._limit_name = _NEW_LIMIT if address.is_openai else _OLD_LIMIT
-        self._client = openai.AsyncOpenAI(
-            api_key=self._api_key or _NO_KEY,
-            base_url=address.base_url,
-            timeout=openai.Timeout(
-                request_timeout_s, connect=min(_CONNECT_TIMEOUT_S, request_timeout_s)
-            ),
-            max_retries=0,  # ours, because the SDK's would retry a used-up quota and wait minutes
-            http_client=_loopback_client(address) if address.is_loopback else None,
-        )
+        self.facts = how.facts
+        self._provider = provider
+        self._how = how
+        self._dialect = how.dialect
+        self._turnstiles = tuple(turnstiles)
+        self._begins_in_reasoning = False
+        self._transport = OpenAiTransport(provider)
 
     async def complete(
-        self, messages: Sequence[Message], *, max_completion_tokens: int | None = None
+        self, request: ModelRequest, *, on_text: TextSink | None = None
     ) -> ModelReply:
-        """Asks the model; see `ModelClient.complete`.
+        """Asks the model once; see `ModelClient.complete`.
 
         Raises:
-            ModelUnavailableError: No connection, a timeout, a busy or broken endpoint, or nonsense;
-                retries are used up, or the endpoint asks to wait for more than a minute.
+            ModelUnavailableError: No connection, a timeout, a busy or broken endpoint, or nonsense.
             ModelRefusedError: Key, model name, account, length or form of the request was refused.
         """
-        retry_count, waited_s = 0, 0.0
+        dialect, adaptation_count = self._dialect, 0
         while True:
-            outcome = await self._ask_once(messages, max_completion_tokens)
+            sent, outcome = await self._send_in_turn(request, dialect, on_text)
             if isinstance(outcome, ModelReply):
                 return outcome
-            wait_s = (
-                None
-                if outcome.complaint.trouble.is_final
-                else next_wait_s(
-                    retry_count=retry_count,
-                    max_retries=self._max_retries,
-                    waited_s=waited_s,
-                    asked_for_s=outcome.asked_for_s,
-                    jitter=random.random(),  # noqa: S311 -- spreads retries, guards nothing
-                )
-            )
-            if wait_s is None:
-                raise self._error(outcome, try_count=retry_count + 1) from outcome.cause
-            await asyncio.sleep(wait_s)
-            retry_count += 1
-            waited_s += wait_s
+            adapted = dialect.without_refused(outcome.complaint, sent=sent)
+            if adapted is None or adaptation_count == _MOST_ADAPTATIONS:
+                raise self._error(outcome) from outcome.cause
+            dialect, self._dialect = adapted
+            adaptation_count += 1
 
     async def aclose(self) -> None:
         """Closes the connections; see `ModelClient.aclose`."""
-        await self._client.close()
+        await self._transport.aclose()
 
-    async def _ask_once(
-        self, messages: Sequence[Message], max_completion_tokens: int | None
-    ) -> ModelReply | _Failure:
-        async with self._slots:
-            limit_name = self._limit_name
-            outcome = await self._send(messages, limit_name, max_completion_tokens)
-            if (
-                max_completion_tokens is not None
-                and isinstance(outcome, _Failure)
-                and outcome.complaint.rejected_parameter
-                and limit_name in outcome.complaint.message
-            ):
-                self._limit_name = _OLD_LIMIT if limit_name == _NEW_LIMIT else _NEW_LIMIT
-                outcome = await self._send(messages, self._limit_name, max_completion_tokens)
-            return outcome
+    async def _send_in_turn(
+        self, request: ModelRequest, dialect: Dialect, on_text: TextSink | None
+    ) -> tuple[frozenset[str], ModelReply | Failure]:
+        """Sends a request when it is its turn; returns its parameters and what came of it."""
+        streams = on_text is not None and dialect.streams
+        try:
+            body = FORMATS[self._how.api].body(
+                request, manner=self._how.manner, dialect=dialect, streams=streams
+            )
+        except (ValueError, RecursionError) as err:  # the second for nothing but brackets
+            what_came = "a schema that is no JSON, with the prompt"
+            return frozenset(), failure(Trouble.REQUEST, what_came, cause=err)
+        async with AsyncExitStack() as stack:
+            passages = [
+                await stack.enter_async_context(
+                    turnstile.passed(
+                        on_behalf_of=request.on_behalf_of, tokens=_expected_tokens(request)
+                    )
+                )
+                for turnstile in self._turnstiles
+            ]
+            reply = await self._send(body, on_text if streams else None)
+            if isinstance(reply, EndpointReply):
+                for passage in passages:
+                    if reply.prompt_tokens:
+                        passage.settle(tokens=reply.prompt_tokens + reply.completion_tokens)
+            elif reply.complaint.trouble is Trouble.RATE and reply.asked_for_s:
+                self._turnstiles[-1].shut_for(reply.asked_for_s)
+        outcome = self._outcome(reply)
+        if on_text is not None and not streams and isinstance(outcome, ModelReply):
+            on_text(outcome.text)
+        return frozenset(body), outcome
 
     async def _send(
-        self, messages: Sequence[Message], limit_name: str, max_completion_tokens: int | None
-    ) -> ModelReply | _Failure:
-        chat = cast(
-            "list[ChatCompletionMessageParam]",
-            [{"role": message.role, "content": message.content} for message in messages],
-        )
-        try:
-            # The SDK's own limit is on each read; this one is on the whole request.
-            async with asyncio.timeout(self._request_timeout_s):
-                # Raw, because the SDK fills its types without checking: a page of HTML comes back
-                # as a str, and a completion without choices as one whose choices are None.
-                response = await self._client.chat.completions.with_raw_response.create(
-                    model=self.name,
-                    messages=chat,
-                    temperature=openai.omit if self._temperature is None else self._temperature,
-                    extra_body={limit_name: max_completion_tokens}
-                    if max_completion_tokens is not None
-                    else None,
-                )
-            return self._reply(json.loads(response.content))
-        except (openai.APITimeoutError, TimeoutError) as err:
-            what_came = f"nothing whole within {self._request_timeout_s:g} s"
-            return _failure(err, Trouble.TIMEOUT, what_came)
-        except openai.APIStatusError as err:
-            complaint = complaint_of_status(
-                err.status_code, err.response.content, api_key=self._api_key
+        self, body: dict[str, object], on_text: TextSink | None
+    ) -> EndpointReply | Failure:
+        if on_text is None:
+            reply = await self._transport.ask(self._how.api, body)
+        else:
+            reply = await self._transport.stream(
+                self._how.api,
+                body,
+                on_text=on_text,
+                begins_in_reasoning=self._begins_in_reasoning,
             )
-            _redact(err, complaint)
-            return _Failure(
-                complaint=complaint, cause=err, asked_for_s=retry_after_s(err.response.headers)
-            )
-        except openai.APIConnectionError as err:
-            reason = shown(str(err.__cause__ or err), api_key=self._api_key)
-            return _failure(err, Trouble.UNREACHABLE, "no connection", message=reason)
-        except UnicodeEncodeError as err:
-            return _failure(err, Trouble.REQUEST, "text that UTF-8 cannot carry, in the prompt")
-        except (NotAReplyError, ValueError) as err:
-            what_came = str(err) if isinstance(err, NotAReplyError) else "a body that is not JSON"
-            return _failure(err, Trouble.NONSENSE, what_came)
+        if isinstance(reply, EndpointReply) and reply.begins_in_reasoning:
+            self._begins_in_reasoning = True  # its chat template opens the reasoning: it will again
+        return reply
 
-    def _reply(self, body: object) -> ModelReply | _Failure:
-        complaint = complaint_in_body(body, api_key=self._api_key)
-        if complaint is not None:
-            return _Failure(complaint=complaint)
-        reply = read_chat_reply(body)
+    def _outcome(self, reply: EndpointReply | Failure) -> ModelReply | Failure:
+        if isinstance(reply, Failure):
+            return reply
         if reply.was_filtered:
-            return _Failure(
-                complaint=Complaint(trouble=Trouble.FILTERED, what_came="a filtered completion")
-            )
-        cost_usd = None
-        if self._price is not None:
-            cost_usd = self._price.cost_usd(
+            complaint = Complaint(trouble=Trouble.FILTERED, what_came="a filtered completion")
+            return Failure(complaint=complaint, may_be_billed=True)
+        price, cost_usd = self.facts.price, None
+        if price is not None:
+            cost_usd = price.cost_usd(
                 prompt_tokens=reply.prompt_tokens,
                 cached_prompt_tokens=reply.cached_prompt_tokens,
                 cache_write_tokens=reply.cache_write_tokens,
@@ -211,67 +170,31 @@ class OpenAiModel:
             text=reply.text,
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
+            cached_prompt_tokens=min(reply.cached_prompt_tokens, reply.prompt_tokens),
             cost_usd=cost_usd,
             was_cut=reply.was_cut,
         )
 
-    def _error(
-        self, failure: _Failure, *, try_count: int
-    ) -> ModelUnavailableError | ModelRefusedError:
-        complaint = failure.complaint
-        sentence = complaint.sentence(model=self.name, host=self._host, try_count=try_count)
-        if failure.asked_for_s:
-            sentence += f" The endpoint asks to wait {failure.asked_for_s:g} s."
-        kind = ModelRefusedError if complaint.trouble.is_final else ModelUnavailableError
-        return kind(sentence, model=self.name)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Failure:
-    """One request that brought no reply."""
-
-    complaint: Complaint
-    cause: Exception | None = None
-    asked_for_s: float | None = None
-
-
-def _failure(cause: Exception, trouble: Trouble, what_came: str, *, message: str = "") -> _Failure:
-    complaint = Complaint(trouble=trouble, what_came=what_came, message=message)
-    return _Failure(complaint=complaint, cause=cause)
-
-
-def _redact(err: openai.APIStatusError, complaint: Complaint) -> None:
-    """Replaces the provider's words in the SDK's error, which a traceback prints as the cause."""
-    err.message = f"{complaint.what_came}: {complaint.message}"
-    err.args = (err.message,)
-    err.body = None
-
-
-def _checked_key(api_key: str | None, address: Address) -> str | None:
-    """Returns the key, or None where none is needed."""
-    if not api_key:
-        if address.is_openai:
-            message = (
-                f"no key for {address.hostname}: set OPENAI_API_KEY, or OPENAI_BASE_URL to an "
-                "endpoint that needs none, or run with --model local"
-            )
-            raise SettingsError(message)
-        return None
-    # Sent as a header, where a line break left over from a file would fail with the key in the
-    # error's text.
-    if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
-        message = (
-            "OPENAI_API_KEY holds a space, a line break or a character that is not ASCII; "
-            "set it again, the key alone"
+    def _error(self, came: Failure) -> ModelUnavailableError | ModelRefusedError:
+        sentence = came.complaint.sentence(
+            model_id=self._how.manner.model_id,
+            host=self._provider.address.host,
+            names=self._how.names,
         )
-        raise SettingsError(message)
-    return api_key
+        if came.complaint.trouble.is_final:
+            return ModelRefusedError(sentence, model=self.name, may_be_billed=came.may_be_billed)
+        if came.asked_for_s:
+            sentence += f" The endpoint asks to wait {came.asked_for_s:g} s."
+        return ModelUnavailableError(
+            sentence,
+            model=self.name,
+            retry_after_s=came.asked_for_s,
+            may_be_billed=came.may_be_billed,
+            received_text=came.received_text,
+        )
 
 
-def _loopback_client(address: Address) -> openai.DefaultAsyncHttpxClient:
-    """Returns an HTTP client for an endpoint on this machine, which no proxy can reach."""
-    if address.base_url.lower().startswith("https:"):
-        return openai.DefaultAsyncHttpxClient(trust_env=False)
-    # Trusts no certificate: plain HTTP shows none, and reading the usual ones takes 30 ms.
-    trust_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return openai.DefaultAsyncHttpxClient(trust_env=False, verify=trust_nobody)
+def _expected_tokens(request: ModelRequest) -> int:
+    size_bytes = sum(len(one.content.encode(errors="replace")) for one in request.messages)
+    completion_tokens = request.max_completion_tokens or _USUAL_COMPLETION_TOKENS
+    return size_bytes // _BYTES_PER_TOKEN + completion_tokens

@@ -1,132 +1,145 @@
-"""What a request costs, by model name.
+"""What a model costs and takes, by its name.
 
-Without it a run could not say what it spent. The figures are OpenAI's list prices for its standard
-tier; a model that is not listed has no price here, because a guess on a bill is worse than none.
+Without it a run could not say what it spent, and could set nothing aside for a request. The figures
+are data: `prices.toml` beside this module has OpenAI's, a file of the operator's has others.
 """
 
 from __future__ import annotations
 
+import difflib
+import math
 import re
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
 
-#: The day of the youngest copy the prices below were compared with.
-PRICES_AS_OF = "2026-10-04"
-#: Whose prices they are. They were taken from dated public copies of that page, not from the page.
-PRICES_SOURCE = "https://developers.openai.com/api/docs/pricing (standard tier)"
+from orchestrator.chat import ModelFacts
+from orchestrator.errors import SettingsError
+from orchestrator.price import Price
 
-_TOKENS_PER_PRICE = 1_000_000
 # A snapshot is named by its family and the day it was cut: `gpt-4o-2024-08-06`.
 _SNAPSHOT_DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
-# Above this many prompt tokens the source's "long context" columns apply to the whole request.
-_LONG_PROMPT_TOKENS = 272_000
-_LONG_PROMPT_FACTOR = 2.0
-_LONG_COMPLETION_FACTOR = 1.5
+_PRICE_KEYS = tuple(item.name for item in fields(Price))
+_COUNT_KEYS = ("window_tokens", "max_completion_tokens")
+_MODEL_KEYS = (*_PRICE_KEYS, *_COUNT_KEYS, "as_of")
+_TOP_KEYS = ("as_of", "source", "models")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """What one model costs, in US dollars for a million tokens.
+class PriceList:
+    """Models by name, with what is known of each.
 
     Attributes:
-        prompt_usd: Prompt tokens that were not cached.
-        cached_prompt_usd: Prompt tokens the provider had cached; None where it gives no discount.
-        cache_write_usd: Prompt tokens the provider wrote to its cache; None where that is free of
-            extra charge.
-        completion_usd: Completion tokens, reasoning tokens included.
-        has_long_prompt_rate: Whether a request with a prompt above 272,000 tokens costs more.
+        as_of: The day the prices were compared with their source; empty where it does not say.
+        source: Whose prices they are; likewise.
+        models: What is known of each.
     """
 
-    prompt_usd: float
-    cached_prompt_usd: float | None = None
-    cache_write_usd: float | None = None
-    completion_usd: float
-    has_long_prompt_rate: bool = False
+    as_of: str = ""
+    source: str = ""
+    models: Mapping[str, ModelFacts] = field(default_factory=dict)
 
-    def cost_usd(
-        self,
-        *,
-        prompt_tokens: int,
-        completion_tokens: int,
-        cached_prompt_tokens: int = 0,
-        cache_write_tokens: int = 0,
-    ) -> float:
-        """Returns what one request costs.
+    def facts_of(self, *names: str) -> ModelFacts:
+        """Returns what is known of a model that goes by any of `names`, the first that is listed.
 
-        Args:
-            prompt_tokens: All prompt tokens, cached ones included.
-            completion_tokens: All completion tokens, reasoning tokens included.
-            cached_prompt_tokens: How many of the prompt tokens were read from the cache.
-            cache_write_tokens: How many of the prompt tokens were written to the cache.
+        A dated snapshot costs what its family does unless it is listed itself. Nothing else is
+        inferred: `gpt-5-anything` is not `gpt-5`.
         """
-        # Reported by somebody else's server: never more than the prompt, so no term is negative.
-        cached = min(cached_prompt_tokens, prompt_tokens)
-        written = min(cache_write_tokens, prompt_tokens - cached)
-        cached_usd = self.prompt_usd if self.cached_prompt_usd is None else self.cached_prompt_usd
-        write_usd = self.prompt_usd if self.cache_write_usd is None else self.cache_write_usd
-        prompt_cost = (
-            (prompt_tokens - cached - written) * self.prompt_usd
-            + cached * cached_usd
-            + written * write_usd
-        )
-        completion_cost = completion_tokens * self.completion_usd
-        if self.has_long_prompt_rate and prompt_tokens > _LONG_PROMPT_TOKENS:
-            prompt_cost *= _LONG_PROMPT_FACTOR
-            completion_cost *= _LONG_COMPLETION_FACTOR
-        return (prompt_cost + completion_cost) / _TOKENS_PER_PRICE
+        families = [_SNAPSHOT_DATE.sub("", name) for name in names]
+        listed = (self.models[name] for name in (*names, *families) if name in self.models)
+        return next(listed, ModelFacts())
 
 
-def _tiered(
-    prompt_usd: float, cached_usd: float, completion_usd: float, *, write_usd: float | None = None
-) -> Price:
-    """Returns the price of a model with a window above 272,000 tokens."""
-    return Price(
-        prompt_usd=prompt_usd,
-        cached_prompt_usd=cached_usd,
-        cache_write_usd=write_usd,
-        completion_usd=completion_usd,
-        has_long_prompt_rate=True,
+def first_known(*candidates: ModelFacts) -> ModelFacts:
+    """Returns each fact from the first of `candidates` that has it."""
+    known: dict[str, Any] = {}
+    for item in fields(ModelFacts):
+        values = (getattr(facts, item.name) for facts in candidates)
+        known[item.name] = next((value for value in values if value is not None), None)
+    return ModelFacts(**known)
+
+
+@cache
+def openai_prices() -> PriceList:
+    """Returns what OpenAI's models cost at OpenAI, and take."""
+    home = resources.files("orchestrator.models") / "prices.toml"
+    return _price_list(tomllib.loads(home.read_text(encoding="utf-8")), where="prices.toml")
+
+
+def read_prices(path: Path) -> PriceList:
+    """Reads a list of the operator's.
+
+    Raises:
+        SettingsError: It cannot be read, is not TOML, or no list; the message says what is wrong
+            where.
+    """
+    path = path.expanduser()
+    try:
+        with path.open("rb") as stream:
+            document = tomllib.load(stream)
+    except OSError as error:
+        message = f"The prices_file {path} cannot be read: {error.strerror}."
+        raise SettingsError(message) from error
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        message = f"The prices_file {path} is not TOML: {error}."
+        raise SettingsError(message) from error
+    return _price_list(document, where=f"The prices_file {path}")
+
+
+def _price_list(document: Mapping[str, Any], *, where: str) -> PriceList:
+    _check_keys(document, _TOP_KEYS, "", where)
+    models = document.get("models", {})
+    if not isinstance(models, Mapping):
+        raise SettingsError(f"{where}: models: expected tables, got {models!r}.")
+    return PriceList(
+        as_of=str(document.get("as_of", "")),
+        source=str(document.get("source", "")),
+        models={name: _facts(table, f"models.{name}", where) for name, table in models.items()},
     )
 
 
-def _flat(prompt_usd: float, cached_usd: float | None, completion_usd: float) -> Price:
-    """Returns the price of a model that costs the same at every length."""
-    return Price(prompt_usd=prompt_usd, cached_prompt_usd=cached_usd, completion_usd=completion_usd)
+def _facts(table: object, path: str, where: str) -> ModelFacts:
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"{where}: {path}: expected a table, got {table!r}.")
+    _check_keys(table, _MODEL_KEYS, f"{path}.", where)
+    for key in _COUNT_KEYS:
+        count = table.get(key)
+        if count is not None and (type(count) is not int or count <= 0):
+            message = f"{where}: {path}.{key}: expected a number of tokens, got {count!r}."
+            raise SettingsError(message)
+    return ModelFacts(
+        price=_price(table, path, where),
+        window_tokens=table.get("window_tokens"),
+        max_completion_tokens=table.get("max_completion_tokens"),
+    )
 
 
-_PRICES = {
-    "gpt-6-astra": _tiered(10.00, 1.00, 50.00, write_usd=12.50),
-    "gpt-6.1-sol": _tiered(2.00, 0.10, 10.00, write_usd=2.50),
-    "gpt-6-sol": _tiered(2.00, 0.20, 10.00, write_usd=2.50),
-    "gpt-6-luna": _tiered(0.10, 0.01, 0.50, write_usd=0.125),
-    "gpt-5.6-sol": _tiered(4.00, 0.40, 20.00, write_usd=5.00),
-    "gpt-5.6-terra": _tiered(2.00, 0.20, 12.00, write_usd=2.50),
-    "gpt-5.6-luna": _tiered(0.20, 0.02, 1.20, write_usd=0.25),
-    "gpt-5.5": _tiered(5.00, 0.50, 30.00),
-    "gpt-5.4": _tiered(2.50, 0.25, 15.00),
-    "gpt-5.4-mini": _flat(0.75, 0.075, 4.50),
-    "gpt-5.4-nano": _flat(0.20, 0.02, 1.25),
-    "gpt-5.2": _flat(1.75, 0.175, 14.00),
-    "gpt-5.1": _flat(1.25, 0.125, 10.00),
-    "gpt-5": _flat(1.25, 0.125, 10.00),
-    "gpt-5-mini": _flat(0.25, 0.025, 2.00),
-    "gpt-5-nano": _flat(0.05, 0.005, 0.40),
-    "gpt-4.1": _flat(2.00, 0.50, 8.00),
-    "gpt-4.1-mini": _flat(0.40, 0.10, 1.60),
-    "gpt-4.1-nano": _flat(0.10, 0.025, 0.40),
-    "gpt-4o": _flat(2.50, 1.25, 10.00),
-    "gpt-4o-2024-05-13": _flat(5.00, None, 15.00),  # costs more than its family
-    "gpt-4o-mini": _flat(0.15, 0.075, 0.60),
-    "o4-mini": _flat(1.10, 0.275, 4.40),
-    "o3": _flat(2.00, 0.50, 8.00),
-    "o3-mini": _flat(1.10, 0.55, 4.40),
-    "o1": _flat(15.00, 7.50, 60.00),
-}
+def _price(table: Mapping[str, Any], path: str, where: str) -> Price | None:
+    given = {key: table[key] for key in _PRICE_KEYS if key in table}
+    if not given:
+        return None
+    for key, value in given.items():
+        if key == "has_long_prompt_rate":
+            if not isinstance(value, bool):
+                raise SettingsError(
+                    f"{where}: {path}.{key}: expected true or false, got {value!r}."
+                )
+        elif type(value) not in {int, float} or not math.isfinite(value) or value < 0:
+            message = f"{where}: {path}.{key}: expected dollars, zero or more, got {value!r}."
+            raise SettingsError(message)
+    for key in ("prompt_usd", "completion_usd"):
+        if key not in given:
+            raise SettingsError(f"{where}: {path}.{key}: expected dollars, found none.")
+    return Price(**given)
 
 
-def price_of(model_name: str) -> Price | None:
-    """Returns what `model_name` costs at OpenAI, or None where that is not known.
-
-    A dated snapshot costs what its family does unless it is listed itself. Nothing else is
-    inferred: `gpt-5-anything` is not `gpt-5`.
-    """
-    return _PRICES.get(model_name) or _PRICES.get(_SNAPSHOT_DATE.sub("", model_name))
+def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], prefix: str, where: str) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}."
+            raise SettingsError(f"{where}: {prefix}{key} is not a key; {hint}")

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.domain import Message, ModelReply
+from orchestrator.chat import Message, ModelFacts, ModelReply, ModelRequest, TextSink
 from orchestrator.errors import ModelUnavailableError
+from orchestrator.price import Price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class ScriptedModel:
     """Replays replies. Concurrent calls are served in the order in which they were made."""
 
     is_scripted = True
+    facts = ModelFacts(price=Price(prompt_usd=0.0, completion_usd=0.0))
 
     def __init__(
         self,
@@ -63,10 +65,7 @@ class ScriptedModel:
         self._request_count = 0
 
     async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_completion_tokens: int | None = None,  # noqa: ARG002 -- the script fixes the length
+        self, request: ModelRequest, *, on_text: TextSink | None = None
     ) -> ModelReply:
         """Returns the script's reply to the last user message; costs nothing.
 
@@ -75,10 +74,10 @@ class ScriptedModel:
                 request it was and which table to add.
         """
         self._request_count += 1
-        reply = self._reply_to(_last_user_text(messages))
+        reply = self._reply_to(_last_user_text(request.messages))
         if reply.delay_s:
             await asyncio.sleep(reply.delay_s)
-        return ModelReply(text=reply.text, cost_usd=0.0)
+        return _told(reply.text, on_text)
 
     async def aclose(self) -> None:
         """Does nothing: there is nothing to free."""
@@ -105,18 +104,23 @@ class EchoModel:
 
     name = "echo"
     is_scripted = True
+    facts = ModelFacts(price=Price(prompt_usd=0.0, completion_usd=0.0))
 
     async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_completion_tokens: int | None = None,  # noqa: ARG002 -- an echo is as long as its call
+        self, request: ModelRequest, *, on_text: TextSink | None = None
     ) -> ModelReply:
         """Returns the text of the last user message; costs nothing."""
-        return ModelReply(text=_last_user_text(messages), cost_usd=0.0)
+        return _told(_last_user_text(request.messages), on_text)
 
     async def aclose(self) -> None:
         """Does nothing: there is nothing to free."""
+
+
+def _told(text: str, on_text: TextSink | None) -> ModelReply:
+    """Returns a reply, told of as a model does that cannot tell it piece by piece."""
+    if on_text is not None:
+        on_text(text)
+    return ModelReply(text=text, cost_usd=0.0)
 
 
 def _last_user_text(messages: Sequence[Message]) -> str:

@@ -13,8 +13,9 @@ from functools import cache, partial
 from pathlib import Path
 
 from orchestrator.controls import ContainerStatement
-from orchestrator.domain import SandboxId, SandboxLimits, Walls
+from orchestrator.domain import SandboxId, Walls
 from orchestrator.errors import SandboxError, SandboxLostError, SandboxStartError
+from orchestrator.limits import SandboxLimits
 from orchestrator.run_to_end import run_to_end
 from orchestrator.sandbox.docker_client import connect
 from orchestrator.sandbox.engine_calls import CALL_TIMEOUT_S, Engine, StartedContainer

@@ -7,19 +7,21 @@ before it ever dialled.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from orchestrator.context import longest_unread_bytes
 from orchestrator.controls import Controls
-from orchestrator.domain import CellResult, ContextKind, EncodedContext, SandboxId, SandboxLimits
+from orchestrator.domain import CellResult, ContextKind, EncodedContext, RunOffer, SandboxId
 from orchestrator.errors import (
     InputError,
     ProtocolViolationError,
     SandboxLostError,
     SandboxStartError,
 )
+from orchestrator.limits import SandboxLimits
 from orchestrator.ports import (
     Attachment,
     Broker,
@@ -35,8 +37,8 @@ from orchestrator.run_to_end import run_to_end
 #: worker and its spares, and its own interpreter (30 MiB are resident before the first context).
 IDLE_BYTES: Final = 128 * 2**20
 
-# The REPL process builds a context's text in a buffer that grows by a quarter at a time.
-_BUFFER_GROWTH = 1.25
+# Beside a context that just fits, a cell could not so much as keep what it has found.
+_WORKING_SHARE = 1 / 8
 _WIDEST_CHAR_BYTES = 4  # of a str with a character beyond the Basic Multilingual Plane in it
 _SANDBOX_ID_BYTES = 6  # short, because the path of a socket holds 108 bytes at most (unix(7))
 # How long the stream may take to end, or to say what went wrong, after its container has stopped:
@@ -76,7 +78,18 @@ class LaunchedSandbox:
         """The engine's runtime it runs under: `runc`, `runsc`."""
         return self.container.runtime
 
-    async def bind_context(self, name: str, context: EncodedContext) -> None:
+    async def begin_run(self, offer: RunOffer) -> None:
+        """Begins a run; see `ports.Sandbox.begin_run`.
+
+        Raises:
+            SandboxLostError: The container died and has been destroyed.
+            ProtocolViolationError: It broke the contract and has been destroyed.
+        """
+        await self._until_lost(self.attachment.begin_run(offer))
+
+    async def bind_context(
+        self, name: str, context: EncodedContext, *, aliases: Sequence[str] = ()
+    ) -> None:
         """Sends a context and binds it to `name` in the REPL process before the next cell.
 
         One that cannot fit is refused before anything is sent: `needed_bytes` of it, the contexts
@@ -93,12 +106,13 @@ class LaunchedSandbox:
         if context_bytes > room_bytes:
             raise InputError(
                 _describe_shortage(
+                    context,
                     context_bytes=context_bytes,
                     room_bytes=room_bytes,
                     memory_bytes=self.limits.memory_bytes,
                 )
             )
-        await self._until_lost(self.attachment.bind_context(name, context))
+        await self._until_lost(self.attachment.bind_context(name, context, aliases=aliases))
         self._resident_bytes[name] = context.resident_bytes
 
     async def run_cell(
@@ -114,6 +128,10 @@ class LaunchedSandbox:
         return await self._until_lost(
             self.attachment.run_cell(source, timeout_s=timeout_s, on_output=on_output)
         )
+
+    def stop_cell(self) -> None:
+        """Stops the cell that runs, if one does; see `ports.Sandbox.stop_cell`."""
+        self.attachment.stop_cell()
 
     async def _until_lost(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Awaits what the attachment does, or the end of the container, whichever is first."""
@@ -282,27 +300,43 @@ async def _clear_away(container: Container, end: "asyncio.Task[str]") -> None:
 
 
 def needed_bytes(context: EncodedContext) -> int:
-    """Returns what binding a context takes at its peak: its value, and the text it is made from.
+    """Returns what a context takes: its value, and what it is made from or what works on it.
 
-    The text lies in a buffer as wide as its widest character, which is the value itself where the
-    context is a text. Measured under runc: with 1 GiB a text of 398 MiB binds whatever its
-    characters, with 512 MiB one of 177 MiB does and one of 181 does not; this says 398 and 170.
+    A text grows in place. One that is not ASCII is held a second time, half as wide or as ASCII,
+    when its first wider character comes. A part of a list or dict waits as text for its end.
     """
-    if context.kind is ContextKind.TEXT:
-        text_bytes = context.resident_bytes
-    elif context.data.isascii():
-        text_bytes = len(context.data)
+    resident_bytes = context.resident_bytes
+    is_ascii = context.data.isascii()
+    if context.kind is not ContextKind.TEXT:
+        char_bytes = 1 if is_ascii else _WIDEST_CHAR_BYTES
+        waiting_bytes = char_bytes * longest_unread_bytes(context.data)
+        made_from_bytes = min(waiting_bytes, resident_bytes)
+    elif is_ascii:
+        made_from_bytes = 0
     else:
-        text_bytes = _WIDEST_CHAR_BYTES * context.total_chars
-    return context.resident_bytes + round(_BUFFER_GROWTH * text_bytes)
+        made_from_bytes = resident_bytes // (2 if _char_bytes(context) > 1 else 1)
+    return resident_bytes + max(made_from_bytes, round(_WORKING_SHARE * resident_bytes))
 
 
-def _describe_shortage(*, context_bytes: int, room_bytes: int, memory_bytes: int) -> str:
+def _char_bytes(context: EncodedContext) -> int:
+    """Returns what each character of a text takes: as much as its widest."""
+    return context.resident_bytes // max(context.total_chars, 1)
+
+
+def _describe_shortage(
+    context: EncodedContext, *, context_bytes: int, room_bytes: int, memory_bytes: int
+) -> str:
     # A sandbox smaller than what it needs idle has less room than none, which counts here.
     enough_mib = -(-(memory_bytes + context_bytes - room_bytes) // 2**20)
     room_mib = max(room_bytes, 0) / 2**20
-    return (
+    shortage = (
         f"The context needs about {context_bytes / 2**20:,.0f} MiB, and a sandbox with "
         f"{memory_bytes / 2**20:,.0f} MiB of memory has room for {room_mib:,.0f} MiB; "
         f"pass --memory {enough_mib}m or more, or a smaller context."
     )
+    if context.kind is ContextKind.TEXT and 1 < _char_bytes(context) <= _WIDEST_CHAR_BYTES:
+        return (
+            f"{shortage} It is one text with a character in it that takes {_char_bytes(context)} "
+            "bytes, and so each does; of many texts or documents only those with such a one do."
+        )
+    return shortage

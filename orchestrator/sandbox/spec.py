@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from orchestrator.domain import SandboxId, SandboxLimits, Walls
+from orchestrator.domain import SandboxId, Walls
+from orchestrator.limits import SandboxLimits
 
 #: Where a worker finds its socket and its token.
 SOCKET_MOUNT: Final = "/run/rlm"

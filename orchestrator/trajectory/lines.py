@@ -6,50 +6,53 @@ the event classes, so a field that is added there is written and read here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import types
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
-from typing import Any, NewType, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NewType, get_args, get_origin, get_type_hints
 
-from orchestrator import events
-from orchestrator.domain import CellError, Draft, ModelReply, Printed
 from orchestrator.errors import InputError
-from orchestrator.events import CellPrinted, CellStarted, QueryStarted, RunEnded, RunEvent
+from orchestrator.events import LIVE_EVENTS, RunEvent
+from orchestrator.trajectory.elision import TEXT_FIELDS, elided
 
 #: Goes up when a reader of the old version could misread a line of the new one.
-TRAJECTORY_VERSION = 1
+TRAJECTORY_VERSION = 2
 
-#: What users, models and cells wrote: left out on request. Sentences of our own stay.
-_TEXT_FIELDS: Mapping[type, frozenset[str]] = {
-    events.RunStarted: frozenset({"question"}),
-    ModelReply: frozenset({"text"}),
-    CellStarted: frozenset({"source"}),
-    Printed: frozenset({"head", "tail"}),
-    CellError: frozenset({"message", "traceback"}),
-    Draft: frozenset({"content"}),
-    QueryStarted: frozenset({"prompt"}),
-    RunEnded: frozenset({"answer"}),
-}
+#: What every line has beside the fields of its event.
+_ENVELOPE = frozenset({"version", "event", "time", "records_text"})
 
 _EVENT_CLASSES = {
     re.sub(r"(?<!^)(?=[A-Z])", "_", event_class.__name__).lower(): event_class
     for event_class in get_args(RunEvent)
-    if event_class is not CellPrinted
+    if event_class not in LIVE_EVENTS
 }
 _EVENT_NAMES = {event_class: name for name, event_class in _EVENT_CLASSES.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvent:
+    """One line of a trajectory.
+
+    Attributes:
+        event: What happened.
+        time: When; None for an event that comes from a result and not from a file.
+        records_text: Whether its texts are what was written, and not digests.
+    """
+
+    event: RunEvent
+    time: datetime | None = None
+    records_text: bool = True
 
 
 def line_of(event: RunEvent, *, time: datetime, records_text: bool) -> str:
     """Returns an event as one line without its line feed.
 
     Args:
-        event: Any but `CellPrinted`.
+        event: Any but those of a moment.
         time: When it happened.
         records_text: Whether texts are kept; else each is replaced by its digest and length.
     """
@@ -66,10 +69,16 @@ def line_of(event: RunEvent, *, time: datetime, records_text: bool) -> str:
 
 
 def event_of(line: str) -> RunEvent:
-    """Returns the event in a line.
+    """Returns the event in a line; see `record_of`."""
+    return record_of(line).event
+
+
+def record_of(line: str) -> RecordedEvent:
+    """Returns what a line holds.
 
     Raises:
-        InputError: It is none, or of a version or a kind that this release does not know.
+        InputError: It is no event, or of a version, a kind or with a field that this release does
+            not know.
     """
     try:
         record = json.loads(line)
@@ -84,16 +93,33 @@ def event_of(line: str) -> RunEvent:
         )
     event_class = _EVENT_CLASSES.get(str(record.get("event")))
     if event_class is None:
-        raise InputError(f"no event is called {record.get('event')!r:.60}")
-    event: RunEvent = _decoded(record, event_class, where=str(record["event"]))
-    return event
+        raise InputError(
+            f"no event is called {record.get('event')!r:.60} in this release: use the one that "
+            "wrote it"
+        )
+    event_fields = {name: value for name, value in record.items() if name not in _ENVELOPE}
+    return RecordedEvent(
+        event=_decoded(event_fields, event_class, where=str(record["event"])),
+        time=_time_of(record.get("time")),
+        records_text=_checked(record.get("records_text"), bool, where="records_text"),
+    )
+
+
+def _time_of(value: object) -> datetime:
+    try:
+        time = datetime.fromisoformat(_checked(value, str, where="time"))
+    except ValueError:
+        raise InputError(f"time is no time as ISO 8601 has it: {value!r:.60}") from None
+    if time.tzinfo is None:
+        raise InputError(f"time has no offset from UTC: {value!r:.60}")
+    return time
 
 
 def _encoded_fields(value: Any, *, records_text: bool) -> dict[str, object]:  # noqa: ANN401 - any dataclass
-    elided = frozenset() if records_text else _TEXT_FIELDS.get(type(value), frozenset())
+    texts = frozenset() if records_text else TEXT_FIELDS.get(type(value), frozenset())
     return {
-        field.name: _elision(getattr(value, field.name))
-        if field.name in elided
+        field.name: elided(getattr(value, field.name))
+        if field.name in texts
         else _encoded(getattr(value, field.name), records_text=records_text)
         for field in fields(value)
     }
@@ -109,11 +135,6 @@ def _encoded(value: object, *, records_text: bool) -> object:
     if isinstance(value, dict):
         return {key: _encoded(item, records_text=records_text) for key, item in value.items()}
     return value
-
-
-def _elision(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"sha256:{digest} chars:{len(text)}" if text else ""
 
 
 def _decoded(value: object, kind: Any, *, where: str) -> Any:  # noqa: ANN401 - types as values
@@ -136,6 +157,11 @@ def _decoded(value: object, kind: Any, *, where: str) -> Any:  # noqa: ANN401 - 
 
 def _decoded_generic(value: object, kind: Any, *, where: str) -> Any:  # noqa: ANN401 - likewise
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        text = _checked(value, str, where=where)
+        if text not in arguments:
+            raise InputError(f"{where} has an unknown value: {text!r:.60}")
+        return text
     if origin is tuple:
         items = _checked(value, list, where=where)
         return tuple(_decoded(item, arguments[0], where=where) for item in items)
@@ -152,6 +178,12 @@ def _decoded_generic(value: object, kind: Any, *, where: str) -> Any:  # noqa: A
 
 def _decoded_fields(record: dict[str, object], kind: Any, *, where: str) -> Any:  # noqa: ANN401 - likewise
     values = {}
+    unknown = sorted(record.keys() - {field.name for field in fields(kind)})
+    if unknown:
+        raise InputError(
+            f"{where} has a field {unknown[0]!r:.60}, which this release does not know: use the "
+            "one that wrote it"
+        )
     for field in fields(kind):
         inner = f"{where}.{field.name}"
         if field.name in record:

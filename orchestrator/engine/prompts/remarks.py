@@ -57,10 +57,30 @@ def repetition(turn: int) -> str:
     )
 
 
-def status(*, left_turn_count: int, left_query_count: int, left_s: float) -> str:
+def repeated_queries(repeated_count: int, asked_count: int) -> str:
+    """Returns what is said when a turn asked mostly what had been asked before."""
+    return (
+        f"{repeated_count} of the {counted(asked_count, 'prompt')} of this turn had been asked "
+        "before, and got the same answers again, at no cost. They will not change: use them, or "
+        "make the answer final."
+    )
+
+
+def verifying(turn_count: int) -> str:
+    """Returns what is said when a draft has stood unchanged for some turns."""
+    return (
+        f'`answer["content"]` has not changed for {counted(turn_count, "turn")}. If you have '
+        "checked it once, make it final; checking again costs and seldom helps."
+    )
+
+
+def status(
+    *, left_turn_count: int, left_query_count: int, left_s: float, left_usd: float | None = None
+) -> str:
     """Returns what is left of the run."""
+    money = "" if left_usd is None else f" ${left_usd:.2f},"
     left = (
-        f"Left: {counted(left_turn_count, 'turn')}, {counted(left_query_count, 'query')}, "
+        f"Left: {counted(left_turn_count, 'turn')}, {counted(left_query_count, 'query')},{money} "
         f"{duration(left_s)}."
     )
     return f"{left} {LAST_TURN}" if left_turn_count == 1 else left

@@ -15,7 +15,7 @@ examples, not instructions: a short system message, then turns that hold code an
 
 from __future__ import annotations
 
-from orchestrator.domain import Message
+from orchestrator.chat import Message
 
 SYSTEM = (
     "You answer questions about a huge text held in the Python variable `context` (str). "

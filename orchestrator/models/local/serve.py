@@ -21,7 +21,9 @@ DEFAULT_PORT = 8091
 
 # Two slots: the root model's prefix stays cached in one while queries use the other.
 _SLOT_COUNT = 2
-_SLOT_TOKENS = 16_384  # a run of the small profile; both slots together are the model's own window
+#: What one conversation may take: a run of the small profile. Both slots together are the model's
+#: own window.
+SLOT_TOKENS = 16_384
 _PROMPT_CACHE_MIB = 512  # the engine's default of 8 GiB is more than many machines have
 _MAX_THREAD_COUNT = 8  # generation is bound by memory, not by cores
 _ERRORS_ONLY = 1
@@ -73,7 +75,7 @@ def serve(
     params.ui = False
     params.endpoint_slots = False  # shows prompts
     params.n_parallel = _SLOT_COUNT
-    params.n_ctx = _SLOT_COUNT * _SLOT_TOKENS
+    params.n_ctx = _SLOT_COUNT * SLOT_TOKENS
     params.cache_ram_mib = _PROMPT_CACHE_MIB
     # For clients that name no temperature: a small model's second choice of token is rarely code.
     params.sampling.temp = 0.0

@@ -1,7 +1,6 @@
-"""When to ask again.
+"""When an endpoint asks to be asked again.
 
-Without it a busy endpoint would end a run that has paid for an hour of work, or a run would wait
-for ever on one that asks for it.
+Without it a busy endpoint would be asked again too soon, and refuse again.
 """
 
 from __future__ import annotations
@@ -10,11 +9,6 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-
-# Rate limits are stated per minute, so a minute is what the longest of them needs to clear.
-MAX_WAIT_S = 60.0
-_FIRST_WAIT_S = 0.5
-_LONGEST_WAIT_S = 8.0
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
@@ -42,28 +36,3 @@ def retry_after_s(headers: Mapping[str, str], *, now: datetime | None = None) ->
         # Overflow: an hour of a hundred digits, or a zone that leads out of the calendar.
         return None
     return max(wait_s, 0.0)
-
-
-def next_wait_s(
-    *,
-    retry_count: int,
-    max_retries: int,
-    waited_s: float,
-    asked_for_s: float | None,
-    jitter: float,
-) -> float | None:
-    """Returns how long to wait before asking again, or None to give up.
-
-    Args:
-        retry_count: How many retries there have been.
-        max_retries: How many there may be.
-        waited_s: How long all waits took until now; with this one at most `MAX_WAIT_S`.
-        asked_for_s: What the endpoint asks for; never shortened, so a longer one means giving up.
-        jitter: 0 to 1; spreads requests that failed together.
-    """
-    if retry_count >= max_retries:
-        return None
-    wait_s = asked_for_s
-    if wait_s is None:
-        wait_s = min(_FIRST_WAIT_S * 2.0**retry_count, _LONGEST_WAIT_S) * (1 - jitter / 4)
-    return wait_s if waited_s + wait_s <= MAX_WAIT_S else None
