@@ -17,8 +17,9 @@ from support.sandbox_implementations import (
 )
 
 from orchestrator.context import encode_context
-from orchestrator.domain import Context, EncodedContext, Outcome, OutputStream, SandboxLimits
+from orchestrator.domain import Context, EncodedContext, Outcome, OutputStream
 from orchestrator.errors import SandboxLostError, SandboxStartError
+from orchestrator.limits import SandboxLimits
 from orchestrator.ports import Sandbox, SandboxProvider
 
 

@@ -9,6 +9,7 @@ from support.sandbox_implementations import (
     ASK,
     CELL_LIMITS,
     DRAFT,
+    DRAFT_AND_WAIT,
     FAIL,
     FINAL,
     NOTHING,
@@ -247,6 +248,37 @@ async def test_cancelled_call_stops_its_cell_and_waits(implementation: Implement
             await running
 
         assert (await run(sandbox, NOTHING)).outcome is Outcome.SUCCEEDED
+
+
+async def test_cell_that_is_stopped_keeps_its_draft(implementation: Implementation) -> None:
+    """Who has had enough of a cell gets what came of it until then, and the sandbox goes on."""
+    seen = Output()
+    async with opened(implementation, DRAFT_AND_WAIT, NOTHING) as sandbox:
+        running = asyncio.create_task(run(sandbox, DRAFT_AND_WAIT, on_output=seen))
+        await until(lambda: bool(seen.pieces[OutputStream.STDOUT]))
+        sandbox.stop_cell()
+        stopped = await running
+        sandbox.stop_cell()  # there is none, and nothing happens
+        after = await run(sandbox, NOTHING)
+
+    assert (stopped.outcome, stopped.state) == (Outcome.STOPPED, VariableState.KEPT)
+    assert stopped.answer == after.answer == Draft(content="so far")
+    assert after.outcome is Outcome.SUCCEEDED
+
+
+async def test_stopped_cell_does_not_wait_for_its_queries(implementation: Implementation) -> None:
+    """A query that is open when its cell is stopped is cancelled, at the host too."""
+    queries = HangingQueries()
+    async with opened(implementation, ASK, NOTHING, queries=queries) as sandbox:
+        running = asyncio.create_task(run(sandbox, ASK))
+        await until(lambda: bool(queries.asked))
+        sandbox.stop_cell()
+        stopped = await running
+        after = await run(sandbox, NOTHING)
+
+    assert stopped.outcome is Outcome.STOPPED
+    assert len(queries.cancelled) == 1
+    assert after.outcome is Outcome.SUCCEEDED
 
 
 async def test_cancelled_call_cancels_its_queries(implementation: Implementation) -> None:

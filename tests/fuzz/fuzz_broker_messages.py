@@ -17,6 +17,7 @@ from orchestrator.broker.context_pieces import ContextHead
 from orchestrator.domain import (
     CellId,
     ContextKind,
+    NotedAnswer,
     QueryAnswer,
     QueryFailure,
     QueryFailureReason,
@@ -65,7 +66,7 @@ def read_reply(raw: bytes) -> None:
         return
     told = worker_wire.answers(reply)
     assert len(told) == len(reply.answers)
-    assert all(set(answer) in ({"text"}, {"reason", "message"}) for answer in told)
+    assert all(set(answer) in ({"text", "notice"}, {"reason", "message"}) for answer in told)
 
 
 def answer_of(fuzz: FuzzData) -> QueryAnswer:
@@ -74,7 +75,10 @@ def answer_of(fuzz: FuzzData) -> QueryAnswer:
         reason = fuzz.choice(list(QueryFailureReason))
         return QueryFailure(reason=reason, message=fuzz.text(60))
     text = fuzz.text(60)
-    return text * 2**16 if fuzz.integer(0, 40) == 40 else text
+    if fuzz.integer(0, 40) == 40:
+        text *= 2**16
+    notice = fuzz.text(20)
+    return NotedAnswer(text=text, notice=notice) if notice else text
 
 
 def check_reply(answers: list[QueryAnswer]) -> None:
@@ -82,14 +86,20 @@ def check_reply(answers: list[QueryAnswer]) -> None:
     raw = broker_wire.query_reply(answers)
     assert len(raw) <= MAX_MESSAGE_BYTES
     told = worker_wire.answers(pb.LlmQueryReply.FromString(raw))
-    expected = [
-        {"reason": answer.reason.value, "message": answer.message}
-        if isinstance(answer, QueryFailure)
-        else {"text": answer}
-        for answer in fitted(answers)
-    ]
+    expected = [told_of(answer) for answer in fitted(answers)]
     assert told == expected
     assert len(told) == len(answers)
+
+
+def told_of(answer: QueryAnswer) -> dict[str, str]:
+    """Returns what a cell is told of an answer."""
+    match answer:
+        case QueryFailure():
+            return {"reason": answer.reason.value, "message": answer.message}
+        case NotedAnswer():
+            return {"text": answer.text, "notice": answer.notice}
+        case _:
+            return {"text": answer, "notice": ""}
 
 
 def check_context(fuzz: FuzzData) -> None:

@@ -23,10 +23,11 @@ from orchestrator.broker_process.setup_frames import (
     read_walls,
     wall_fields,
 )
-from orchestrator.domain import CellId, CellLimits, Json, Outcome, RunLimits, VariableState
+from orchestrator.domain import CellId, Json, Outcome, VariableState
+from orchestrator.limits import CellLimits, QueryLimits
 
 CELL = CellLimits(output_bytes=40, answer_bytes=30)
-RUN = RunLimits(query_chars=20, batch_prompts=3)
+RUN = QueryLimits(prompt_chars=20, batch_prompts=3)
 BOUNDS: KindBounds = {
     Said.LOG: Bounds(header_bytes=40),
     Said.RESULT: Bounds(header_bytes=200, body_bytes=100_000),
@@ -195,7 +196,7 @@ def check_query(fuzz: FuzzData) -> None:
     frame = Frame(kind=Said.QUERY, fields=Fields(header), body=memoryview(b"".join(prompts)))
     query = read_query(frame, cell_id=CellId(1), limits=RUN)
     assert 1 <= len(query.prompts) <= RUN.batch_prompts
-    assert max(map(len, query.prompts)) <= RUN.query_chars
+    assert max(map(len, query.prompts)) <= RUN.prompt_chars
     assert query.model_alias is None or len(query.model_alias) <= 64
     fields, body = query_parts(1, query)
     again = Frame(kind=Said.QUERY, fields=Fields(fields), body=memoryview(body))

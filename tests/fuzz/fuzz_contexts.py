@@ -1,20 +1,22 @@
 """A caller's context, on its way to the value a cell finds.
 
 Holds: a context is refused with a sentence, or arrives as it is, however its bytes are cut; what a
-file holds is refused with a sentence, or is a context; sizes that are told are those that are.
+file holds is refused with a sentence, or is a context; sizes that are told are those that are; JSON
+that is read part by part is what it is when it is read whole.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import math
 from typing import cast
 
 from support.fuzz_data import FuzzData
 
-from orchestrator.cli.context_source import ContextShape, read_context
 from orchestrator.context import encode_context
-from orchestrator.domain import Context, Json
+from orchestrator.context_files import ContextShape, read_stream
+from orchestrator.domain import Context, ContextKind, Json
 from orchestrator.errors import InputError
 from sandbox_image.repl.contexts import ContextAssembly
 
@@ -27,50 +29,84 @@ TOKENS = (
     b"1e999",
     b"-0.0",
     b"[[",
+    b",\n",
     b"\xff\xfe",
 )
 
 
 def TestOneInput(data: bytes) -> None:
-    """Takes a context as a value or as a file."""
+    """Takes a context as a value, as a file, or as the bytes that another program might send."""
     fuzz = FuzzData(data)
-    if fuzz.flag():
-        value = fuzz.json()
-        context = cast("Context", fuzz.text() if fuzz.flag() else value)
-    else:
-        try:
-            read = read_context(
-                "-",
-                encoding=fuzz.choice(ENCODINGS),
-                shape=fuzz.choice(list(ContextShape)),
-                max_bytes=MAX_BYTES,
-                stdin=io.BytesIO(fuzz.rest()),
-            )
-        except InputError as error:
-            assert str(error)
-            return
-        context = read.value
-        assert context
-    check_way(fuzz, context)
+    match fuzz.integer(0, 2):
+        case 0:
+            check_value(fuzz)
+        case 1:
+            check_file(fuzz)
+        case _:
+            check_json(fuzz)
 
 
-def check_way(fuzz: FuzzData, context: Context) -> None:
-    """Sends a context and puts it together again."""
+def check_value(fuzz: FuzzData) -> None:
+    """Sends a value and puts it together again."""
+    value = fuzz.json()
+    context = cast("Context", fuzz.text() if fuzz.flag() else value)
     try:
         encoded = encode_context(context)
     except InputError as error:
         assert len(str(error)) < 1000
         return
-    assembly = ContextAssembly(name="context", kind=encoded.kind.value)
-    at = 0
-    while at < len(encoded.data):
-        size_bytes = fuzz.integer(1, 64) if not fuzz.is_used_up else len(encoded.data)
-        assembly.write(encoded.data[at : at + size_bytes])
-        at += size_bytes
-    assert is_same(assembly.value(), context)
+    assert is_same(assembled(fuzz, encoded.data, kind=encoded.kind), context)
     assert len(encoded.part_lengths) <= 100
     if isinstance(context, str):
         assert encoded.total_chars == len(context)
+
+
+def check_file(fuzz: FuzzData) -> None:
+    """Reads a file and puts what it is together again."""
+    shape = fuzz.choice(list(ContextShape))
+    try:
+        encoded = read_stream(
+            io.BytesIO(fuzz.block(MAX_BYTES)),
+            name="It",
+            encoding=fuzz.choice(ENCODINGS),
+            shape=shape,
+            max_bytes=MAX_BYTES,
+        ).value
+    except InputError as error:
+        assert str(error)
+        return
+    assert encoded.data
+    arrived = assembled(fuzz, encoded.data, kind=encoded.kind)
+    if encoded.kind is ContextKind.TEXT:
+        assert arrived == encoded.data.decode()
+    else:
+        assert is_same(arrived, json.loads(encoded.data))
+    assert encoded == encode_context(encoded)
+
+
+def check_json(fuzz: FuzzData) -> None:
+    """Puts together what may be JSON, and holds it against JSON that is read whole."""
+    data = fuzz.text().encode(errors="replace")
+    try:
+        whole = repr(json.loads(data.decode()))
+    except (ValueError, RecursionError):
+        whole = ""
+    try:
+        arrived = repr(assembled(fuzz, data, kind=ContextKind.JSON))
+    except (ValueError, RecursionError):
+        arrived = ""
+    assert arrived == whole
+
+
+def assembled(fuzz: FuzzData, data: bytes, *, kind: ContextKind) -> object:
+    """Puts a context together from pieces of some sizes."""
+    assembly = ContextAssembly(names=["context"], kind=kind.value)
+    at = 0
+    while at < len(data):
+        size_bytes = fuzz.integer(1, 64) if not fuzz.is_used_up else len(data)
+        assembly.write(data[at : at + size_bytes])
+        at += size_bytes
+    return assembly.value()
 
 
 def is_same(arrived: object, sent: Json) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.broker.claims import read_query
+from orchestrator.broker.claims import ClaimedPart, ClaimedQuery, read_query
+from orchestrator.domain import QueryKind
 from orchestrator.errors import ProtocolViolationError
 
 
@@ -20,8 +21,27 @@ def TestOneInput(data: bytes) -> None:
         return
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", query.query_id, re.ASCII)
     assert query.cell_id > 0
+    assert read_query(data) == query
+    if isinstance(query, ClaimedPart):
+        assert query.data
+        assert query.offset_bytes >= 0
+        return
     assert query.prompts
     assert len(query.model_alias) <= 64
-    texts = (*query.prompts, query.json_schema, query.model_alias)
+    assert len(query.tool_name) <= 64
+    assert len(query.json_schema) <= 20_000
+    texts = (*query.prompts, query.json_schema, query.model_alias, query.tool_name)
     assert sum(len(text.encode()) for text in texts) <= len(data)
-    assert read_query(data) == query
+    check_context(query)
+
+
+def check_context(query: ClaimedQuery) -> None:
+    """Holds a child run's context against its bounds."""
+    context = query.child_context
+    assert (context is not None) == (query.kind is QueryKind.CHILD_RUN)
+    if context is None:
+        return
+    assert len(query.prompts) == 1
+    assert not (context.data and context.context_id)
+    assert len(context.part_lengths) <= 100
+    assert min((context.total_chars, *context.part_lengths)) >= 0

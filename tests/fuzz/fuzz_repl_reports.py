@@ -99,13 +99,13 @@ def check_result(report: JsonObject) -> None:
 
 def check_query(report: JsonObject) -> None:
     """Makes the requests of one query, and reads them as the broker does."""
-    requests, counts = wire.query_requests(report, query_id="q1", cell_id=7)
-    assert len(requests) == len(counts)
-    prompts = [prompt for request in requests for prompt in request.prompts]
+    requests = wire.query_requests(report, query_id="q1", cell_id=7)
+    prompts = [prompt for request in requests for prompt in request.message.prompts]
+    counts = [request.prompt_count for request in requests]
     assert sum(counts) == len(prompts) == len(report["prompts"])
-    for request in requests:
-        raw = request.SerializeToString()
+    for message in (m for request in requests for m in (*request.parts, request.message)):
+        raw = message.SerializeToString()
         # One prompt that is too large is answered by the worker itself, and not sent.
-        assert len(raw) <= MAX_MESSAGE_BYTES or len(request.prompts) == 1
+        assert len(raw) <= MAX_MESSAGE_BYTES or len(message.prompts) == 1
         read_query(raw)
     assert json.loads(json.dumps(prompts)) == prompts

@@ -15,9 +15,11 @@ from orchestrator.trajectory.lines import event_of, line_of
 
 TOKENS = (
     *(
-        b'"version": 1',
+        b'"version": 2',
         b'"event"',
+        b'"time"',
         b'"run_started"',
+        b'"turn_started"',
         b'"cell_ended"',
         b'"query_ended"',
         b'"run_ended"',
@@ -29,6 +31,7 @@ TOKENS = (
         b'"outcome"',
         b'"reply"',
         b'"turn"',
+        b'"messages"',
         b'"controls"',
         b'"text"',
     ),

@@ -130,7 +130,7 @@ def test_hostile_files_have_a_line_each(host: RealHost, tmp_path: Path) -> None:
     }
     for name, (source, _outcome) in sources.items():
         (tmp_path / f"{name}.py").write_text(source)
-    ended = host.call("exec", *(tmp_path / f"{name}.py" for name in sources), "--timeout", "2")
+    ended = host.call("exec", *(tmp_path / f"{name}.py" for name in sources), "--timeout", "5")
 
     assert ended.exit_code == 1, ended.stderr
     lines = [json.loads(line) for line in ended.stdout.splitlines()]

@@ -23,8 +23,9 @@ import pytest
 from support.engine_proxy import EngineProxy, open_proxy
 from support.runtimes import under_test
 
-from orchestrator.domain import SandboxId, SandboxLimits, Walls
+from orchestrator.domain import SandboxId, Walls
 from orchestrator.errors import SandboxLostError, SandboxStartError, SettingsError
+from orchestrator.limits import SandboxLimits
 from orchestrator.sandbox.docker_backend import (
     DockerBackend,
     DockerContainer,
@@ -69,7 +70,8 @@ ORCHESTRATOR = """
 import asyncio, sys
 from dataclasses import replace
 from pathlib import Path
-from orchestrator.domain import SandboxId, SandboxLimits
+from orchestrator.domain import SandboxId
+from orchestrator.limits import SandboxLimits
 from orchestrator.sandbox.docker_backend import DockerBackend, open_docker_backend
 from orchestrator.sandbox.docker_client import connect
 from orchestrator.sandbox.engine_calls import Engine

@@ -13,8 +13,9 @@ import pytest
 from support.model_server import ROOT_MODEL, SUB_MODEL, Answer, ModelServer, failure
 from support.real_host import RealHost, cell
 
-from orchestrator import AnswerSource, RunLimits
-from orchestrator.domain import Context, ModelUsage
+from orchestrator import AnswerSource, QueryLimits
+from orchestrator.chat import ModelUsage
+from orchestrator.domain import Context
 from orchestrator.events import (
     CellEnded,
     CellPrinted,
@@ -181,8 +182,8 @@ def test_queries_cross_at_the_same_time(
         root=[cell(source), cell("FINAL(1)")],
         sub=lambda prompt: Answer(text=f"<{prompt}>", delay_s=0.5),
     ) as server:
-        limits = RunLimits(concurrent_queries=allowed_count)
-        result = host.rlm(server, run_limits=limits).completion("x", "q")
+        limits = QueryLimits(concurrent_queries=allowed_count)
+        result = host.rlm(server, query_limits=limits).completion("x", "q")
         report = server.root_requests[1].prompt
         reached_count = server.peak_open_request_count
 

@@ -15,8 +15,9 @@ from support.engine_proxy import EngineProxy, open_proxy
 from support.probes import goes_on
 
 from orchestrator.app.parts import open_docker_sandboxes
-from orchestrator.domain import LanguagePolicy, SandboxLimits
+from orchestrator.domain import LanguagePolicy
 from orchestrator.errors import SandboxStartError
+from orchestrator.limits import SandboxLimits
 from orchestrator.ports import SandboxProvider
 from orchestrator.settings import Settings
 

@@ -15,7 +15,8 @@ from support.programs import ProgramRunner
 from support.runtimes import RuntimeUnderTest
 from support.sub_model import ScriptedQueries
 
-from orchestrator.domain import CellLimits, LanguagePolicy, SandboxLimits
+from orchestrator.domain import LanguagePolicy
+from orchestrator.limits import CellLimits, SandboxLimits
 
 pytestmark = [
     pytest.mark.docker,

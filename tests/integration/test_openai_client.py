@@ -1,16 +1,14 @@
 import asyncio
-import time
 from collections.abc import Iterator
 
 import pytest
+from pydantic import SecretStr
 from support.model_server import ROOT_MODEL, Answer, ModelServer, failure
 from support.openai_models import ASK, KEY, ask, client
 
-from orchestrator.domain import Message, ModelReply
+from orchestrator.chat import Message, ModelReply, ModelRequest
 from orchestrator.errors import ModelRefusedError, ModelUnavailableError
-from orchestrator.models.pricing import Price
-
-AT_ONCE = {"Retry-After": "0"}
+from orchestrator.price import Price
 
 
 @pytest.fixture
@@ -28,10 +26,10 @@ async def test_reply_carries_text_and_usage(server: ModelServer) -> None:
 
 async def test_request_is_what_was_asked_for(server: ModelServer) -> None:
     """The request names the model, holds the chat in order and nothing that was not set."""
-    chat = [Message("system", "Be short."), Message("user", "Hi {x} \0 é"), Message("user", "b")]
+    chat = (Message("system", "Be short."), Message("user", "Hi {x} \0 é"), Message("user", "b"))
     async with client(server.base_url, name=ROOT_MODEL, temperature=0.5) as model:
         server.next_answers.append(Answer())
-        await model.complete(chat)
+        await model.complete(ModelRequest(messages=chat))
 
     request = server.requests[0]
     assert request.body == {
@@ -108,46 +106,6 @@ async def test_dripping_endpoint_is_unavailable(server: ModelServer) -> None:
     assert server.wait_until(lambda: server.disconnect_count == 1)
 
 
-async def test_passing_trouble_is_tried_again(server: ModelServer) -> None:
-    """A call survives as many failures as it may retry."""
-    reply = await ask(
-        server,
-        failure(503, headers=AT_ONCE),
-        failure(429, headers=AT_ONCE),
-        Answer(text="at last"),
-        max_retries=2,
-    )
-
-    assert reply.text == "at last"
-    assert len(server.requests) == 3
-
-
-async def test_retries_are_bounded(server: ModelServer) -> None:
-    """A call gives up after its retries and says how often it tried."""
-    answers = [failure(503, "busy", headers=AT_ONCE)] * 4
-    with pytest.raises(ModelUnavailableError, match="came status 503 after 3 tries: 'busy'"):
-        await ask(server, *answers, max_retries=2)
-
-    assert len(server.requests) == 3
-
-
-async def test_retry_waits_as_long_as_it_is_asked_to(server: ModelServer) -> None:
-    """The endpoint's own Retry-After decides when it is asked again."""
-    started_s = time.monotonic()
-    await ask(server, failure(429, headers={"Retry-After": "0.3"}), Answer(), max_retries=1)
-
-    assert time.monotonic() - started_s >= 0.3
-
-
-async def test_retry_after_beyond_the_bound_is_not_waited_for(server: ModelServer) -> None:
-    """An endpoint that asks to wait for an hour ends the call now, and the message says so."""
-    answer = failure(429, "slow down", headers={"Retry-After": "3600"})
-    with pytest.raises(ModelUnavailableError, match=r"asks to wait 3600 s\.$"):
-        await ask(server, answer, max_retries=3)
-
-    assert len(server.requests) == 1
-
-
 async def test_cancelling_closes_the_request(server: ModelServer) -> None:
     """Whoever cancels a call is not billed for an answer nobody reads."""
     server.next_answers.append(Answer(delay_s=4.0))
@@ -161,45 +119,14 @@ async def test_cancelling_closes_the_request(server: ModelServer) -> None:
         assert await asyncio.to_thread(server.wait_until, lambda: server.disconnect_count == 1)
 
 
-async def test_requests_wait_for_their_turn(server: ModelServer) -> None:
-    """No more requests are open at once than are allowed, and as many as are."""
-    server.next_answers.extend([Answer(text="a", delay_s=0.05)] * 12)
-    async with client(server.base_url, max_concurrent_requests=3) as model:
-        await asyncio.gather(*(model.complete(ASK) for _ in range(12)))
+async def test_failure_is_not_tried_again(server: ModelServer) -> None:
+    """Asking again is for whoever pays to decide, who is told how long the endpoint wants."""
+    with pytest.raises(ModelUnavailableError) as caught:
+        await ask(server, failure(503, headers={"Retry-After": "0.3"}))
 
-    assert server.peak_open_request_count == 3
-
-
-async def test_requests_are_concurrent(server: ModelServer) -> None:
-    """Control: the same requests are all open at once where that is allowed."""
-    server.next_answers.extend([Answer(text="a", delay_s=0.3)] * 12)
-    async with client(server.base_url, max_concurrent_requests=12) as model:
-        await asyncio.gather(*(model.complete(ASK) for _ in range(12)))
-
-    assert server.peak_open_request_count == 12
-
-
-UNKNOWN_LIMIT = "Unsupported parameter: '{}' is not supported with this model."
-
-
-async def test_other_name_of_the_limit_is_tried_once_and_remembered(server: ModelServer) -> None:
-    """An endpoint that knows the limit by its other name is asked by that name from then on."""
-    server.next_answers.append(
-        failure(400, UNKNOWN_LIMIT.format("max_tokens"), parameter="max_tokens")
-    )
-    async with client(server.base_url) as model:
-        await model.complete(ASK, max_completion_tokens=7)
-        await model.complete(ASK, max_completion_tokens=8)
-
-    limits = [
-        {key: value for key, value in request.body.items() if key.startswith("max_")}
-        for request in server.requests
-    ]
-    assert limits == [
-        {"max_tokens": 7},
-        {"max_completion_tokens": 7},
-        {"max_completion_tokens": 8},
-    ]
+    assert caught.value.retry_after_s == 0.3
+    assert str(caught.value).endswith("The endpoint asks to wait 0.3 s.")
+    assert len(server.requests) == 1
 
 
 async def test_limit_that_is_too_high_is_refused(server: ModelServer) -> None:
@@ -207,9 +134,66 @@ async def test_limit_that_is_too_high_is_refused(server: ModelServer) -> None:
     server.next_answers.append(failure(400, "max_tokens is too large: 9", parameter="max_tokens"))
     async with client(server.base_url) as model:
         with pytest.raises(ModelRefusedError, match="max_tokens is too large"):
-            await model.complete(ASK, max_completion_tokens=9)
+            await model.complete(ModelRequest(messages=ASK.messages, max_completion_tokens=9))
 
     assert len(server.requests) == 1
+
+
+async def test_model_is_asked_by_the_name_its_endpoint_knows(server: ModelServer) -> None:
+    """A name of the operator's own is for reports; the endpoint and its complaints have another."""
+    server.next_answers.append(Answer(text="a"))
+    async with client(server.base_url, name="fast", id="no-such-model") as model:
+        await model.complete(ASK)
+        with pytest.raises(ModelRefusedError, match=r"Check models\.fast\.id") as caught:
+            await model.complete(ASK)
+
+    assert server.requests[0].body["model"] == "no-such-model"
+    assert caught.value.model == "fast"
+
+
+async def test_headers_query_and_further_parameters_are_sent(server: ModelServer) -> None:
+    """What a gateway wants beside a key is sent with each request, and no key it does not want."""
+    await ask(
+        server,
+        Answer(),
+        api_key=None,
+        headers={"api-key": SecretStr("hunter2")},
+        extra_body={"top_k": 20},
+        reasoning_effort="low",
+    )
+
+    request = server.requests[0]
+    assert request.headers["api-key"] == "hunter2"
+    assert "authorization" not in request.headers
+    assert (request.body["top_k"], request.body["reasoning_effort"]) == (20, "low")
+
+
+async def test_query_of_a_provider_is_part_of_each_address(server: ModelServer) -> None:
+    """A gateway that wants its version in the address gets it there."""
+    with pytest.raises(ModelRefusedError, match="status 404"):  # this server knows no versions
+        await ask(server, query={"api-version": SecretStr("v1-of-2026")})
+
+    assert server.requests == []
+
+
+async def test_account_of_openai_is_nobody_elses_business(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the SDK reads from the environment for OpenAI is not sent to other endpoints."""
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-hunter2")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-hunter2")
+    await ask(server, Answer())
+
+    assert not [value for value in server.requests[0].headers.values() if "hunter2" in value]
+
+
+async def test_cached_tokens_are_told(server: ModelServer) -> None:
+    """How much of a prompt the provider had read before is reported, and never more than it."""
+    usage = {"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 8}}
+    odd = {"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 80}}
+
+    assert (await ask(server, Answer(usage=usage))).cached_prompt_tokens == 8
+    assert (await ask(server, Answer(usage=odd))).cached_prompt_tokens == 10
 
 
 async def test_closing_twice_is_harmless(server: ModelServer) -> None:

@@ -23,7 +23,8 @@ def test_turn_limit_returns_the_draft(host: RealHost, tmp_path: Path) -> None:
         )
 
     assert (ended.exit_code, ended.stdout) == (3, "so far\n"), ended.stderr
-    assert "Ended by turn_limit; what is printed is the draft of the last cell" in ended.stderr
+    told = "Ended by turn_limit (run.turns); what is printed is the draft of the last cell"
+    assert told in ended.stderr
 
 
 def test_turn_limit_without_a_draft_asks_once_more(host: RealHost) -> None:
@@ -58,8 +59,8 @@ for number in range(10):
 
 
 def test_time_limit_returns_the_draft(host: RealHost) -> None:
-    """Out of time, a cell that would run on is ended with its sandbox, and the draft is kept."""
-    replies = [cell("answer['content'] = 'in time'"), cell("while True:\n    pass")]
+    """Out of time, a cell that would run on is stopped, and the draft it has made counts."""
+    replies = [cell("answer['content'] = 'in time'\nwhile True:\n    pass")]
     with ModelServer(root=replies) as server:
         result = host.rlm(server, run_limits=RunLimits(time_s=5.0)).completion("x", "q")
 

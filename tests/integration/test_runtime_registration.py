@@ -14,8 +14,8 @@ from support.real_host import RealHost, SandboxEngine
 from support.runtimes import why_no_gvisor
 
 from orchestrator.app.parts import open_docker_sandboxes
-from orchestrator.domain import SandboxLimits
 from orchestrator.errors import SandboxStartError
+from orchestrator.limits import SandboxLimits
 from orchestrator.sandbox.docker_client import ask_engine
 from orchestrator.sandbox.engine_config import CONFIG_FILE, read_config, with_runtime, write_config
 from orchestrator.sandbox.engine_setup import reload_engine

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from support.mutants import MUTANTS, NOT_WALLS, Mutant
 
-from orchestrator.domain import SandboxId, SandboxLimits
+from orchestrator.domain import SandboxId
+from orchestrator.limits import SandboxLimits
 from orchestrator.sandbox.spec import Runtime, SandboxSpec, container_config
 
 TESTS = Path(__file__).parents[1]

@@ -33,14 +33,15 @@ from support.process_sandbox import ProcessBackend
 from orchestrator.app.brokers import open_brokers
 from orchestrator.context import encode_context
 from orchestrator.controls import BrokerIsolation
-from orchestrator.domain import LanguagePolicy, Outcome, RunLimits, SandboxId, SandboxLimits
+from orchestrator.domain import LanguagePolicy, Outcome, SandboxId
+from orchestrator.limits import QueryLimits, SandboxLimits
 from orchestrator.ports import Broker, Sandbox
 from orchestrator.sandbox.launcher import SandboxLauncher
 from orchestrator.settings import Settings
 
 SETTINGS = Settings(
     policy=LanguagePolicy.OPEN,
-    run=RunLimits(concurrent_queries=64, queries=10**9),
+    query=QueryLimits(concurrent_queries=64),
     sandbox=SandboxLimits(memory_bytes=8 * 2**30),
 )
 QUERIES_A_CELL = 50

@@ -82,7 +82,7 @@ async def open_shared_process(
         nursery=process,
         runtime_directory=directory,
         cell_limits=settings.cell,
-        run_limits=settings.run,
+        query_limits=settings.query,
         sandbox_limits=settings.sandbox,
         language_policy=settings.policy,
     )

@@ -25,15 +25,9 @@ from support.scripted_worker import WALLS, ScriptedWorker
 from orchestrator.broker_process.nursery_handle import ENTRY, Nursery, open_nursery
 from orchestrator.broker_process.process_attachment import ProcessAttachment
 from orchestrator.broker_process.process_broker import ProcessBroker, ProcessEndpoint, Watch
-from orchestrator.domain import (
-    CellLimits,
-    LanguagePolicy,
-    Outcome,
-    RunLimits,
-    SandboxId,
-    SandboxLimits,
-)
+from orchestrator.domain import LanguagePolicy, Outcome, SandboxId
 from orchestrator.errors import SandboxLostError, SandboxStartError
+from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 
 KEY = "sk-proj-of-the-orchestrator"
 #: What a broker's process is left: without it the refusals would prove nothing.
@@ -46,7 +40,7 @@ def broker_of(nursery: Nursery, directory: Path, *, watch: Watch | None = None) 
         nursery=nursery,
         runtime_directory=directory,
         cell_limits=CellLimits(),
-        run_limits=RunLimits(),
+        query_limits=QueryLimits(),
         sandbox_limits=SandboxLimits(),
         language_policy=LanguagePolicy.GUARDED,
         watch=watch,
@@ -315,7 +309,7 @@ async def main(directory):
     async with open_nursery(entry={ENTRY!r}) as nursery:
         broker = ProcessBroker(
             nursery=nursery, runtime_directory=directory, cell_limits=CellLimits(),
-            run_limits=RunLimits(), sandbox_limits=SandboxLimits(),
+            query_limits=QueryLimits(), sandbox_limits=SandboxLimits(),
             language_policy=LanguagePolicy.GUARDED,
         )
         async with broker.open(sandbox_id="s", queries=None, promised_walls=WALLS) as endpoint:

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.desks import Desk
 from support.docker_sandboxes import Weakening, open_provider, open_sandbox
 from support.fake_models import FakeModel
 from support.probes import probe, run
 from support.second_stage import NO_LANDLOCK, together
 
-from orchestrator.domain import Draft, Outcome, RunLimits
-from orchestrator.engine.ledger import Ledger
-from orchestrator.engine.queries import QueryDesk
-from orchestrator.engine.query_rules import QueryRules
+from orchestrator.domain import Draft, Outcome
+from orchestrator.limits import RunLimits
 from orchestrator.ports import Sandbox
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
@@ -37,18 +36,7 @@ tell([answered, refused])
 
 async def ask_a_thousand(model: FakeModel, *, query_count: int) -> Any:  # noqa: ANN401 - JSON
     """Runs the loop in a sandbox whose queries the engine's own desk answers within a budget."""
-    desk = QueryDesk(
-        models={"sub": model},
-        ledger=Ledger(limits=RunLimits(queries=query_count)),
-        sink=lambda _event: None,
-        rules=QueryRules(
-            default_alias="sub",
-            prompt_chars=1000,
-            batch_prompt_count=10,
-            max_completion_tokens=None,
-            answers_repeats_once=True,
-        ),
-    )
+    desk = Desk(model, limits=RunLimits(queries=query_count)).desk
     async with open_provider() as provider, provider.open(desk) as sandbox:
         return await probe(sandbox, THOUSAND_QUERIES, timeout_s=60)
 

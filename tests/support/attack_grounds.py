@@ -23,7 +23,7 @@ from orchestrator.attacks.hostile_worker import HOSTILE_COMMAND, HostileWorkers
 from orchestrator.attacks.runner import Runner
 from orchestrator.attacks.scene import open_scene
 from orchestrator.attacks.settling import AttackResult
-from orchestrator.domain import SandboxLimits
+from orchestrator.limits import SandboxLimits
 from orchestrator.sandbox.docker_backend import DockerBackend, open_docker_backend
 from orchestrator.sandbox.docker_client import connect
 from orchestrator.sandbox.engine_calls import Engine

@@ -18,15 +18,8 @@ from orchestrator.broker_process.nursery_handle import open_nursery
 from orchestrator.broker_process.process_attachment import ProcessAttachment
 from orchestrator.broker_process.process_broker import ProcessBroker, ProcessEndpoint
 from orchestrator.controls import BrokerIsolation
-from orchestrator.domain import (
-    CellLimits,
-    LanguagePolicy,
-    QueryAnswer,
-    QueryRequest,
-    RunLimits,
-    SandboxId,
-    SandboxLimits,
-)
+from orchestrator.domain import LanguagePolicy, QueryAnswer, QueryRequest, SandboxId
+from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 from orchestrator.ports import QueryHandler
 
 AnyBroker: TypeAlias = UnixBroker | ProcessBroker
@@ -77,14 +70,14 @@ def broker_in(
     directory: Path,
     *,
     cell_limits: CellLimits | None = None,
-    run_limits: RunLimits | None = None,
+    query_limits: QueryLimits | None = None,
     stop_margin_s: float = 5.0,
 ) -> UnixBroker:
     """Returns a broker whose runtime directory is `directory`."""
     return UnixBroker(
         runtime_directory=directory,
         cell_limits=cell_limits or CellLimits(),
-        run_limits=run_limits or RunLimits(),
+        query_limits=query_limits or QueryLimits(),
         sandbox_limits=SandboxLimits(),
         language_policy=LanguagePolicy.GUARDED,
         stop_margin_s=stop_margin_s,
@@ -96,13 +89,16 @@ async def open_broker(
     directory: Path,
     *,
     cell_limits: CellLimits | None = None,
-    run_limits: RunLimits | None = None,
+    query_limits: QueryLimits | None = None,
     stop_margin_s: float = 5.0,
 ) -> AsyncIterator[AnyBroker]:
     """Yields a broker of the chosen kind; see `chosen`."""
     if _kind[0] is BrokerIsolation.IN_PROCESS:
         yield broker_in(
-            directory, cell_limits=cell_limits, run_limits=run_limits, stop_margin_s=stop_margin_s
+            directory,
+            cell_limits=cell_limits,
+            query_limits=query_limits,
+            stop_margin_s=stop_margin_s,
         )
         return
     async with open_nursery() as nursery:
@@ -110,7 +106,7 @@ async def open_broker(
             nursery=nursery,
             runtime_directory=directory,
             cell_limits=cell_limits or CellLimits(),
-            run_limits=run_limits or RunLimits(),
+            query_limits=query_limits or QueryLimits(),
             sandbox_limits=SandboxLimits(),
             language_policy=LanguagePolicy.GUARDED,
             stop_margin_s=stop_margin_s,
@@ -133,7 +129,7 @@ async def listening(
     *,
     queries: QueryHandler | None = None,
     cell_limits: CellLimits | None = None,
-    run_limits: RunLimits | None = None,
+    query_limits: QueryLimits | None = None,
     stop_margin_s: float = 5.0,
 ) -> AsyncIterator[AnyEndpoint]:
     """Yields an endpoint nobody has dialled yet."""
@@ -142,7 +138,7 @@ async def listening(
             open_broker(
                 directory,
                 cell_limits=cell_limits,
-                run_limits=run_limits,
+                query_limits=query_limits,
                 stop_margin_s=stop_margin_s,
             ) as broker,
             broker.open(
@@ -168,7 +164,7 @@ async def attached(
     *,
     queries: QueryHandler | None = None,
     cell_limits: CellLimits | None = None,
-    run_limits: RunLimits | None = None,
+    query_limits: QueryLimits | None = None,
     stop_margin_s: float = 5.0,
 ) -> AsyncIterator[Pair]:
     """Yields an attached stream after honest hellos."""
@@ -176,7 +172,7 @@ async def attached(
         listening(
             queries=queries,
             cell_limits=cell_limits,
-            run_limits=run_limits,
+            query_limits=query_limits,
             stop_margin_s=stop_margin_s,
         ) as endpoint,
         ScriptedWorker(endpoint.socket_directory) as worker,

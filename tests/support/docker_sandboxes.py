@@ -23,14 +23,8 @@ from orchestrator.app.brokers import open_brokers
 from orchestrator.app.host import set_up
 from orchestrator.app.parts import open_docker_sandboxes
 from orchestrator.controls import BrokerIsolation, ContainerStatement
-from orchestrator.domain import (
-    CellLimits,
-    LanguagePolicy,
-    RunLimits,
-    SandboxId,
-    SandboxLimits,
-    Walls,
-)
+from orchestrator.domain import LanguagePolicy, SandboxId, Walls
+from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 from orchestrator.ports import Sandbox, SandboxProvider
 from orchestrator.sandbox.docker_backend import (
     DockerBackend,
@@ -182,7 +176,7 @@ async def open_provider(
     *,
     sandbox: SandboxLimits | None = None,
     cell: CellLimits = CELL_LIMITS,
-    run: RunLimits | None = None,
+    queries: QueryLimits | None = None,
     policy: LanguagePolicy = LanguagePolicy.OPEN,
     weakening: Weakening | None = None,
     broker: BrokerIsolation = BrokerIsolation.OWN_PROCESS,
@@ -200,7 +194,7 @@ async def open_provider(
             runtime_directory=directory / "r",
             sandbox=sandbox or limits_under_test(),
             cell=cell,
-            run=run or RunLimits(),
+            query=queries or QueryLimits(),
             broker=broker,
         )
         if weakening is None:

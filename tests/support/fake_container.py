@@ -6,7 +6,7 @@ Both keep one diary, so that a test can tell in which order things were opened a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from orchestrator.domain import (
     CellResult,
     EncodedContext,
     Outcome,
+    RunOffer,
     SandboxId,
     VariableState,
     Walls,
@@ -143,9 +144,11 @@ class FakeAttachment:
     def __init__(self) -> None:
         """Begins with cells that succeed."""
         self.body: CellBody = succeed
+        self.stop_count = 0
         self.is_running = asyncio.Event()
         self.was_cancelled = False
         self.bound: dict[str, EncodedContext] = {}
+        self.offers: list[RunOffer] = []
         self.has_ended = asyncio.Event()
 
     @property
@@ -153,9 +156,20 @@ class FakeAttachment:
         """See `Attachment.walls`."""
         return promised_walls(SPEC)
 
-    async def bind_context(self, name: str, context: EncodedContext) -> None:
+    async def begin_run(self, offer: RunOffer) -> None:
+        """See `Attachment.begin_run`."""
+        self.offers.append(offer)
+
+    async def bind_context(
+        self, name: str, context: EncodedContext, *, aliases: Sequence[str] = ()
+    ) -> None:
         """See `Attachment.bind_context`."""
-        self.bound[name] = context
+        for bound in (name, *aliases):
+            self.bound[bound] = context
+
+    def stop_cell(self) -> None:
+        """See `Attachment.stop_cell`."""
+        self.stop_count += 1
 
     async def run_cell(
         self, source: str, *, timeout_s: float, on_output: OutputSink | None = None

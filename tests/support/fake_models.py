@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from orchestrator.domain import Message, ModelReply
+from orchestrator.chat import Message, ModelFacts, ModelReply, ModelRequest, TextSink
 from orchestrator.errors import ModelError
 
 #: A text, a whole reply, an error to raise, or a function of the messages that gives one of these.
@@ -28,10 +28,16 @@ class FakeModel:
     is_scripted = True
 
     def __init__(
-        self, answers: Sequence[Answer], *, name: str = "fake", is_held: bool = False
+        self,
+        answers: Sequence[Answer],
+        *,
+        name: str = "fake",
+        is_held: bool = False,
+        facts: ModelFacts | None = None,
     ) -> None:
         """Makes a model that starts at the first answer."""
         self.name = name
+        self.facts = facts or ModelFacts()
         self.requests: list[tuple[Message, ...]] = []
         self.max_completion_tokens: list[int | None] = []
         self.open_count = 0
@@ -44,11 +50,12 @@ class FakeModel:
         self._opened = asyncio.Event()
 
     async def complete(
-        self, messages: Sequence[Message], *, max_completion_tokens: int | None = None
+        self, request: ModelRequest, *, on_text: TextSink | None = None
     ) -> ModelReply:
         """Gives the next answer once the gate is open."""
-        self.requests.append(tuple(messages))
-        self.max_completion_tokens.append(max_completion_tokens)
+        messages = request.messages
+        self.requests.append(messages)
+        self.max_completion_tokens.append(request.max_completion_tokens)
         answer = self._answers[min(len(self.requests), len(self._answers)) - 1]
         self.open_count += 1
         self.max_open_count = max(self.max_open_count, self.open_count)
@@ -65,7 +72,9 @@ class FakeModel:
         if isinstance(outcome, ModelError):
             raise outcome
         if isinstance(outcome, str):
-            return ModelReply(text=outcome, prompt_tokens=10, completion_tokens=2)
+            outcome = ModelReply(text=outcome, prompt_tokens=10, completion_tokens=2)
+        if on_text is not None:
+            on_text(outcome.text)
         return outcome
 
     async def until_open(self, count: int) -> None:

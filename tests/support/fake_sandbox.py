@@ -12,13 +12,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 from support.statements import controls_of
 
 from orchestrator.domain import (
     CellError,
     CellId,
-    CellLimits,
     CellResult,
     CellUsage,
     Draft,
@@ -28,11 +28,14 @@ from orchestrator.domain import (
     Printed,
     QueryAnswer,
     QueryId,
+    QueryKind,
     QueryRequest,
+    RunOffer,
     SandboxId,
     VariableState,
 )
 from orchestrator.errors import SandboxError, SandboxLostError, SandboxStartError
+from orchestrator.limits import CellLimits
 from orchestrator.ports import OutputSink, QueryHandler
 
 
@@ -50,7 +53,7 @@ class CellRun:
         source: str,
         contexts: Mapping[str, EncodedContext],
         answer: Draft,
-        ask: Callable[[tuple[str, ...], str | None], Awaitable[Sequence[QueryAnswer]]],
+        ask: Callable[[QueryRequest], Awaitable[Sequence[QueryAnswer]]],
         on_output: OutputSink | None,
     ) -> None:
         """Made by `FakeSandbox.run_cell`."""
@@ -81,14 +84,33 @@ class CellRun:
 
     async def ask(self, *prompts: str, model_alias: str | None = None) -> Sequence[QueryAnswer]:
         """Sends prompts as one request; the cell's clock stops meanwhile."""
-        self.query_count += len(prompts)
+        return await self._send(_request(prompts, model_alias=model_alias))
+
+    async def ask_child(self, question: str, context: EncodedContext) -> QueryAnswer:
+        """Has a child run answer."""
+        request = _request((question,), kind=QueryKind.CHILD_RUN, child_context=context)
+        [answer] = await self._send(request)
+        return answer
+
+    async def call_tool(self, name: str, arguments_json: str = "{}") -> QueryAnswer:
+        """Calls a tool."""
+        request = _request((arguments_json,), kind=QueryKind.TOOL, tool_name=name)
+        [answer] = await self._send(request)
+        return answer
+
+    async def _send(self, request: QueryRequest) -> Sequence[QueryAnswer]:
+        self.query_count += len(request.prompts)
         started_s = time.monotonic()
         self.open_query_count += 1
         try:
-            return await self._ask(prompts, model_alias)
+            return await self._ask(request)
         finally:
             self.open_query_count -= 1
             self.waiting_s += time.monotonic() - started_s
+
+
+def _request(prompts: tuple[str, ...], **fields: Any) -> QueryRequest:  # noqa: ANN401 - any of its fields
+    return QueryRequest(query_id=QueryId(""), cell_id=CellId(0), prompts=prompts, **fields)
 
 
 #: A cell: what it does, or its finished result, whose `cell_id` is replaced by the right one.
@@ -105,6 +127,7 @@ class FakeSandbox:
     Attributes:
         sources: Every source that was run.
         contexts: Every context that was bound.
+        offers: What each run was begun with.
         is_destroyed: Whether it is gone.
         was_stopped: Whether a cell was ended from outside, by its clock or by the caller.
     """
@@ -120,31 +143,44 @@ class FakeSandbox:
         queries: QueryHandler,
         limits: CellLimits,
         bind_error: SandboxError | None,
+        bind_gate: asyncio.Event | None,
     ) -> None:
         """Made by `FakeProvider.open`."""
         self.sandbox_id = sandbox_id
         self.controls = controls_of(sandbox_id)
         self.sources: list[str] = []
         self.contexts: dict[str, EncodedContext] = {}
+        self.offers: list[RunOffer] = []
         self.is_destroyed = False
         self.was_stopped = False
         self._cells = list(cells)
         self._queries = queries
         self._limits = limits
         self._bind_error = bind_error
+        self._bind_gate = bind_gate
         self._answer = Draft()
         self._last_cell_id = 0
         self._query_numbers = itertools.count(1)
         self._is_running = False
+        self._stop = asyncio.Event()
 
-    async def bind_context(self, name: str, context: EncodedContext) -> None:
+    async def begin_run(self, offer: RunOffer) -> None:
+        """See `Sandbox.begin_run`."""
+        self._check_alive()
+        self.offers.append(offer)
+        self._answer = Draft()
+
+    async def bind_context(
+        self, name: str, context: EncodedContext, *, aliases: Sequence[str] = ()
+    ) -> None:
         """See `Sandbox.bind_context`."""
         self._check_alive()
         if self._bind_error:
             self.is_destroyed = True
             raise self._bind_error
-        await asyncio.sleep(0)
-        self.contexts[name] = context
+        await (self._bind_gate.wait() if self._bind_gate else asyncio.sleep(0))
+        for bound in (name, *aliases):
+            self.contexts[bound] = context
 
     async def run_cell(
         self, source: str, *, timeout_s: float, on_output: OutputSink | None = None
@@ -176,6 +212,11 @@ class FakeSandbox:
         finally:
             self._is_running = False
 
+    def stop_cell(self) -> None:
+        """See `Sandbox.stop_cell`."""
+        if self._is_running:
+            self._stop.set()
+
     async def _run(
         self,
         cell: Callable[[CellRun], Awaitable[None]],
@@ -184,15 +225,9 @@ class FakeSandbox:
         timeout_s: float,
         on_output: OutputSink | None,
     ) -> CellResult:
-        async def ask(prompts: tuple[str, ...], model_alias: str | None) -> Sequence[QueryAnswer]:
-            return await self._queries.answer(
-                QueryRequest(
-                    query_id=QueryId(f"q{next(self._query_numbers)}"),
-                    cell_id=cell_id,
-                    prompts=prompts,
-                    model_alias=model_alias,
-                )
-            )
+        async def ask(request: QueryRequest) -> Sequence[QueryAnswer]:
+            query_id = QueryId(f"q{next(self._query_numbers)}")
+            return await self._queries.answer(replace(request, query_id=query_id, cell_id=cell_id))
 
         run = CellRun(
             source=source,
@@ -202,15 +237,22 @@ class FakeSandbox:
             on_output=on_output,
         )
         started_s = time.monotonic()
+        self._stop.clear()
         task = asyncio.ensure_future(cell(run))
+        stop = asyncio.ensure_future(self._stop.wait())
         try:
-            while not task.done():
+            while not task.done() and not stop.done():
                 left_s = timeout_s - (time.monotonic() - started_s - run.waiting_s)
                 if left_s <= 0 and not run.open_query_count:
                     break
                 # Time in which a query is open does not count, so it is looked at again.
-                await asyncio.wait({task}, timeout=0.01 if run.open_query_count else left_s)
+                await asyncio.wait(
+                    {task, stop},
+                    timeout=0.01 if run.open_query_count else left_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
         finally:
+            stop.cancel()
             if not task.done():
                 self.was_stopped = True
                 task.cancel()
@@ -221,7 +263,11 @@ class FakeSandbox:
         self, task: asyncio.Future[None], run: CellRun, cell_id: CellId, *, wall_s: float
     ) -> CellResult:
         outcome, state, error = Outcome.SUCCEEDED, VariableState.KEPT, None
-        if task.cancelled():
+        if task.cancelled() and self._stop.is_set():
+            # An interrupt has reached it: what it had bound by then is there.
+            outcome = Outcome.STOPPED
+            error = CellError(type_name="KeyboardInterrupt", message="the cell was stopped")
+        elif task.cancelled():
             outcome, state = Outcome.TIMED_OUT, VariableState.ROLLED_BACK
             error = CellError(type_name="TimeoutError", message="the cell ran too long")
         elif failure := task.exception():
@@ -276,6 +322,7 @@ class FakeProvider:
 
     Attributes:
         opened: Every sandbox that was handed out.
+        bind_gate: What is bound waits for it, if there is one.
     """
 
     def __init__(
@@ -284,13 +331,19 @@ class FakeProvider:
         limits: CellLimits | None = None,
         start_error: SandboxStartError | None = None,
         bind_error: SandboxError | None = None,
+        bind_gate: asyncio.Event | None = None,
     ) -> None:
         """Makes a provider for a script."""
         self.opened: list[FakeSandbox] = []
+        self.bind_gate = bind_gate
         self._cells = cells
         self._limits = limits or CellLimits()
         self._start_error = start_error
         self._bind_error = bind_error
+
+    def refuse(self, error: SandboxStartError) -> None:
+        """Hands out nothing from now on."""
+        self._start_error = error
 
     def open(self, queries: QueryHandler) -> AbstractAsyncContextManager[FakeSandbox]:
         """See `SandboxProvider.open`."""
@@ -306,6 +359,7 @@ class FakeProvider:
             queries=queries,
             limits=self._limits,
             bind_error=self._bind_error,
+            bind_gate=self.bind_gate,
         )
         self.opened.append(sandbox)
         try:

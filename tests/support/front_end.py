@@ -13,6 +13,7 @@ from support.fake_sandbox import FakeCell, FakeProvider
 
 from orchestrator.app import Parts, Role
 from orchestrator.errors import SandboxStartError
+from orchestrator.models.turnstile import Turnstiles
 from orchestrator.ports import ModelClient, SandboxProvider
 from orchestrator.settings import Settings
 
@@ -35,6 +36,10 @@ def forget_settings(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     for name in (*_FOREIGN, *own):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
+    # Contexts of tests are short, and what happens in a sandbox is what most are about.
+    monkeypatch.setenv("RLM_RUN__DIRECT_CHARS", "0")
+    # What a model's failure comes to is known at once; retries have tests of their own.
+    monkeypatch.setenv("RLM_PROVIDER__MAX_RETRIES", "0")
 
 
 class FakeParts:
@@ -70,9 +75,15 @@ class FakeParts:
         return Parts(open_model=self._open_model, open_sandboxes=self._open_sandboxes)
 
     def _open_model(
-        self, spec: str, role: Role, settings: Settings, *, local_base_url: str | None
+        self,
+        spec: str,
+        role: Role,
+        settings: Settings,
+        *,
+        local_base_url: str | None,
+        turnstiles: Turnstiles,
     ) -> ModelClient:
-        del spec, settings, local_base_url
+        del spec, settings, local_base_url, turnstiles
         return self.root if role == "root" else self.sub
 
     @asynccontextmanager

@@ -26,13 +26,8 @@ from orchestrator.broker_process.nursery_handle import BrokerProcess, Nursery
 from orchestrator.broker_process.process_attachment import ProcessAttachment
 from orchestrator.broker_process.process_broker import ProcessBroker, ProcessEndpoint, Watch
 from orchestrator.broker_process.setup_frames import wall_fields
-from orchestrator.domain import (
-    CellLimits,
-    LanguagePolicy,
-    RunLimits,
-    SandboxId,
-    SandboxLimits,
-)
+from orchestrator.domain import LanguagePolicy, SandboxId
+from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 from orchestrator.ports import QueryHandler
 
 
@@ -111,7 +106,7 @@ async def hostile(
     *,
     queries: QueryHandler | None = None,
     cell_limits: CellLimits | None = None,
-    run_limits: RunLimits | None = None,
+    query_limits: QueryLimits | None = None,
     is_attached: bool = True,
 ) -> AsyncIterator[Hostile]:
     """Yields an attached sandbox whose broker's process does what the test wants."""
@@ -121,7 +116,7 @@ async def hostile(
             nursery=nursery,
             runtime_directory=directory,
             cell_limits=cell_limits or CellLimits(),
-            run_limits=run_limits or RunLimits(),
+            query_limits=query_limits or QueryLimits(),
             sandbox_limits=SandboxLimits(),
             language_policy=LanguagePolicy.GUARDED,
             stop_margin_s=0.1,

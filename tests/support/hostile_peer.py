@@ -27,19 +27,13 @@ from orchestrator.broker.listener import UnixEndpoint
 from orchestrator.broker.open_queries import OpenQueries
 from orchestrator.broker.peer_rules import PeerRules, peer_rules
 from orchestrator.broker.wire import limits_of
-from orchestrator.domain import (
-    CellLimits,
-    LanguagePolicy,
-    RunLimits,
-    SandboxId,
-    SandboxLimits,
-    Walls,
-)
+from orchestrator.domain import LanguagePolicy, SandboxId, Walls
+from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 
 #: The attacker's source, as a sandbox is handed it.
 SOURCE = Path(http2_attacker.__file__).read_text(encoding="utf-8")
-RULES = peer_rules(cell=CellLimits(), run=RunLimits())
+RULES = peer_rules(cell=CellLimits(), run=QueryLimits())
 
 
 def hello_message(said: pb.WorkerHello | None = None) -> bytes:
@@ -99,7 +93,7 @@ class Target:
 async def open_target(rules: PeerRules = RULES) -> AsyncIterator[Target]:
     """Yields an endpoint nobody has dialled yet, with rules of the test's own."""
     with short_directory() as directory, short_directory() as server_directory:
-        cell, run = CellLimits(), RunLimits()
+        cell, run = CellLimits(), QueryLimits()
         attachment = StreamAttachment(
             sandbox_id=SandboxId("attacked"),
             promised_walls=WALLS,

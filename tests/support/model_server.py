@@ -1,9 +1,9 @@
 """A real HTTP server that plays a provider's endpoint, with every fault a provider has.
 
 Without it the OpenAI SDK could only be tested against a patched SDK. It speaks
-`/v1/chat/completions`, streamed or not, and `/v1/models`; which model a request names decides
-whether the root's or the sub-model's replies answer it. It needs the standard library only, so that
-it also runs alone in a container:
+`/v1/chat/completions` and `/v1/responses`, streamed or not, and `/v1/models`; which model a request
+names decides whether the root's or the sub-model's replies answer it. It is one file and needs the
+standard library only, so that it also runs alone in a container:
 
     python model_server.py --script FILE --port 8000 --host 0.0.0.0
 
@@ -23,13 +23,18 @@ import threading
 import tomllib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 ROOT_MODEL = "root-model"
 SUB_MODEL = "sub-model"
+
+
+#: How a stream breaks: ended in good order, closed in mid-body, reset, or nothing more is said.
+Break = Literal["end", "close", "reset", "silence"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,11 @@ class Answer:
     drip_s: float = 0.0  # between one byte of the body and the next
     promised_extra_bytes: int = 0  # how many more Content-Length promises than are sent
     resets: bool = False  # the connection, instead of an answer
+    pieces: Sequence[str] | None = None  # of the text, where it is streamed; else its two halves
+    piece_delay_s: float = 0.0  # before each event of a stream
+    stream_body: bytes | None = None  # a stream, sent as it is
+    breaks_after: int | None = None  # events of a stream that are sent before it breaks
+    breaks_by: Break = "close"
 
 
 def failure(
@@ -82,7 +92,7 @@ class ReceivedRequest:
     @property
     def messages(self) -> list[dict[str, str]]:
         """The chat it sends."""
-        return list(self.body.get("messages", []))
+        return list(self.body.get("messages", self.body.get("input", [])))
 
     @property
     def prompt(self) -> str:
@@ -103,7 +113,8 @@ class ModelServer:
         next_answers: Taken first, whichever model is asked: what a test wants to happen next.
         open_request_count: Chat requests being answered now.
         peak_open_request_count: The most there were at once.
-        disconnect_count: Clients that left while the server was still delaying its answer.
+        disconnect_count: Clients that left while the server was still answering.
+        clients: The address of each connection that a request came by.
     """
 
     def __init__(
@@ -114,6 +125,7 @@ class ModelServer:
         root_model: str = ROOT_MODEL,
         sub_model: str = SUB_MODEL,
         delay_s: float = 0.0,  # of each reply that does not state its own
+        unknown_parameters: Sequence[str] = (),  # refused, as an endpoint does that has none such
         host: str = "127.0.0.1",
         port: int = 0,  # a free one
     ) -> None:
@@ -123,11 +135,13 @@ class ModelServer:
         self.open_request_count = 0
         self.peak_open_request_count = 0
         self.disconnect_count = 0
+        self.clients: set[object] = set()
         self._root = root
         self._sub = sub
         self.root_model = root_model
         self.sub_model = sub_model
         self._delay_s = delay_s
+        self._unknown_parameters = tuple(unknown_parameters)
         self._used_root_count = 0
         self._changed = threading.Condition()
         self._http = _Http((host, port), _Handler)
@@ -195,6 +209,10 @@ class ModelServer:
             self._changed.notify_all()
 
     def _answer(self, request: ReceivedRequest) -> Answer:
+        for unknown in self._unknown_parameters:
+            if unknown in request.body:
+                message = f"Unknown parameter: '{unknown}'."
+                return failure(400, message, code="unknown_parameter", parameter=unknown)
         if self.next_answers:
             return self.next_answers.popleft()
         name = request.body.get("model")
@@ -226,6 +244,15 @@ class _Http(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
         super().__init__(address, handler)
         self.connections: set[socket.socket] = set()
+        self.resetting: set[object] = set()
+
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 -- the base class's type is private
+        """Closes a connection; one that is to be reset without a word before."""
+        if request in self.resetting:
+            self.resetting.discard(request)
+            request.close()
+        else:
+            super().shutdown_request(request)
 
     def hang_up(self) -> None:
         """Ends every connection, so that no thread waits for a client's next request."""
@@ -241,6 +268,7 @@ class _Http(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes: the second would wait 40 ms
     server: _Http
 
     def setup(self) -> None:
@@ -263,9 +291,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(raw_json({"object": "list", "data": models}))
 
     def do_POST(self) -> None:
-        """Answers `/v1/chat/completions`."""
+        """Answers `/v1/chat/completions` and `/v1/responses`."""
         sent = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.path != "/v1/chat/completions":
+        if self.path not in {CHAT, RESPONSES}:
             self._send(Answer(status=404, body=b'{"detail": "Not Found"}'))
             return
         request = ReceivedRequest(
@@ -273,19 +301,16 @@ class _Handler(BaseHTTPRequestHandler):
             headers={name.lower(): value for name, value in self.headers.items()},
             body=json.loads(sent),
         )
+        self.server.owner.clients.add(self.client_address)
         with self.server.owner.answering(request) as answer:
             if answer.delay_s and self._client_left_within(answer.delay_s):
-                self.server.owner.count_disconnect()
-                self.close_connection = True
+                self._client_left()
             elif answer.resets:
-                # Lingering for no time makes close(2) send a reset (socket(7)).
-                linger = struct.pack("ii", 1, 0)
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                self.close_connection = True
+                self._reset()
             elif answer.body is None and request.body.get("stream"):
                 self._stream(request, answer)
             else:
-                self._send(answer, model=str(request.body.get("model")))
+                self._send(answer, request)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base class's name
         """Keeps quiet: requests are recorded, not printed."""
@@ -295,10 +320,23 @@ class _Handler(BaseHTTPRequestHandler):
         # Clients here do not pipeline: whatever is readable is the end of the stream.
         return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
 
-    def _send(self, answer: Answer, *, model: str = "") -> None:
+    def _client_left(self) -> None:
+        self.server.owner.count_disconnect()
+        self.close_connection = True
+
+    def _reset(self) -> None:
+        # Lingering for no time makes close(2) send a reset (socket(7)).
+        linger = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.server.resetting.add(self.connection)
+        self.close_connection = True
+
+    def _send(self, answer: Answer, request: ReceivedRequest | None = None) -> None:
         body = answer.body
-        if body is None:
-            body = json.dumps(_completion(answer, model)).encode()
+        if body is None and request is not None:
+            make = _completion if request.path == CHAT else _response
+            body = json.dumps(make(answer, str(request.body.get("model")))).encode()
+        body = body or b""
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(body) + answer.promised_extra_bytes))
@@ -316,31 +354,95 @@ class _Handler(BaseHTTPRequestHandler):
         for position in range(len(body)):
             self.wfile.write(body[position : position + 1])
             if self._client_left_within(drip_s):
-                self.server.owner.count_disconnect()
-                self.close_connection = True
+                self._client_left()
                 return
 
     def _stream(self, request: ReceivedRequest, answer: Answer) -> None:
-        self.send_response(200)
+        self.send_response(answer.status)
         self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
+        self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 0}
-        base["model"] = request.body.get("model")
-        text = answer.text or ""
-        half = len(text) // 2
-        for piece in filter(None, (text[:half], text[half:])):
-            choice = {"index": 0, "delta": {"role": "assistant", "content": piece}}
-            self._event(base | {"choices": [choice | {"finish_reason": None}]})
-        ending = {"index": 0, "delta": {}, "finish_reason": answer.finish_reason}
-        self._event(base | {"choices": [ending]})
-        options = request.body.get("stream_options") or {}
-        if options.get("include_usage") and answer.usage is not None:
-            self._event(base | {"choices": [], "usage": dict(answer.usage)})
-        self.wfile.write(b"data: [DONE]\n\n")
+        events = [answer.stream_body] if answer.stream_body else _events(request, answer)
+        try:
+            for event in events[: answer.breaks_after]:
+                if answer.piece_delay_s and self._client_left_within(answer.piece_delay_s):
+                    self._client_left()
+                    return
+                self._chunk(event)
+            if answer.breaks_after is None:
+                self._chunk(b"")
+            else:
+                self._break_off(answer.breaks_by)
+        except ConnectionError:
+            self._client_left()
 
-    def _event(self, chunk: Mapping[str, object]) -> None:
-        self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    def _break_off(self, way: Break) -> None:
+        self.close_connection = way != "end"
+        match way:
+            case "end":
+                self._chunk(b"")
+            case "reset":
+                self._reset()
+            case "silence":
+                if self._client_left_within(30.0):
+                    self._client_left()
+            case "close":
+                pass
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+
+def _events(request: ReceivedRequest, answer: Answer) -> list[bytes]:
+    """Returns a stream as its events, each as it is sent."""
+    text = answer.text or ""
+    half = len(text) // 2
+    pieces = answer.pieces or [piece for piece in (text[:half], text[half:]) if piece]
+    model = str(request.body.get("model"))
+    if request.path == RESPONSES:
+        return _response_events(answer, pieces, model)
+    options = request.body.get("stream_options") or {}
+    return _chat_events(answer, pieces, model, with_usage=bool(options.get("include_usage")))
+
+
+def _chat_events(
+    answer: Answer, pieces: Sequence[str], model: str, *, with_usage: bool
+) -> list[bytes]:
+    base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 0, "model": model}
+    deltas: list[dict[str, object]] = [{"role": "assistant", "content": one} for one in pieces]
+    if answer.reasoning:
+        deltas.insert(0, {"role": "assistant", "reasoning_content": answer.reasoning})
+    choices: list[dict[str, object]] = [
+        {"index": 0, "delta": delta, "finish_reason": None} for delta in deltas
+    ]
+    choices.append({"index": 0, "delta": {}, "finish_reason": answer.finish_reason})
+    chunks: list[dict[str, object]] = [base | {"choices": [choice]} for choice in choices]
+    if with_usage and answer.usage is not None:
+        chunks.append(base | {"choices": [], "usage": dict(answer.usage)})
+    return [*(_event(chunk) for chunk in chunks), b"data: [DONE]\n\n"]
+
+
+def _response_events(answer: Answer, pieces: Sequence[str], model: str) -> list[bytes]:
+    whole = replace(answer, text="".join(pieces)) if answer.text is not None else answer
+    response = _response(whole, model)
+    events: list[dict[str, object]] = [
+        {"type": "response.created", "response": response | {"status": "in_progress", "output": []}}
+    ]
+    if answer.reasoning:
+        kind = "response.reasoning_summary_text.delta"
+        events.append({"type": kind, "item_id": "rs_1", "delta": answer.reasoning})
+    events += [
+        {"type": "response.output_text.delta", "item_id": "msg_1", "delta": piece}
+        for piece in pieces
+    ]
+    events.append({"type": f"response.{response['status']}", "response": response})
+    numbered = [event | {"sequence_number": number} for number, event in enumerate(events)]
+    return [_event(event, name=str(event["type"])) for event in numbered]
+
+
+def _event(data: Mapping[str, object], *, name: str = "") -> bytes:
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {json.dumps(data)}\n\n".encode()
 
 
 def _completion(answer: Answer, model: str) -> dict[str, object]:
@@ -357,6 +459,41 @@ def _completion(answer: Answer, model: str) -> dict[str, object]:
     if answer.usage is not None:
         completion["usage"] = dict(answer.usage)
     return completion
+
+
+_STATUSES = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+def _response(answer: Answer, model: str) -> dict[str, object]:
+    reason = _STATUSES.get(answer.finish_reason)
+    output: list[dict[str, object]] = []
+    if answer.reasoning:
+        output.append({"type": "reasoning", "id": "rs_1", "summary": []})
+    if answer.text is not None:
+        part = {"type": "output_text", "text": answer.text, "annotations": []}
+        output.append(
+            {"type": "message", "id": "msg_1", "role": "assistant", "content": [part]},
+        )
+    response: dict[str, object] = {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 0,
+        "model": model,
+        "status": "incomplete" if reason else "completed",
+        "error": None,
+        "incomplete_details": {"reason": reason} if reason else None,
+        "output": output,
+    }
+    if answer.usage is not None:
+        usage = answer.usage
+        response["usage"] = {
+            "input_tokens": usage.get("prompt_tokens"),
+            "input_tokens_details": usage.get("prompt_tokens_details"),
+            "output_tokens": usage.get("completion_tokens"),
+            "output_tokens_details": usage.get("completion_tokens_details"),
+            "total_tokens": usage.get("total_tokens"),
+        }
+    return response
 
 
 def _from_script(path: Path) -> tuple[list[str | Answer], SubReplies]:

@@ -21,13 +21,8 @@ from support.statements import CONTAINER
 
 from orchestrator.app.brokers import open_brokers
 from orchestrator.controls import BrokerIsolation
-from orchestrator.domain import (
-    CellLimits,
-    LanguagePolicy,
-    SandboxId,
-    SandboxLimits,
-    Walls,
-)
+from orchestrator.domain import LanguagePolicy, SandboxId, Walls
+from orchestrator.limits import CellLimits, SandboxLimits
 from orchestrator.ports import SandboxProvider
 from orchestrator.run_to_end import run_to_end
 from orchestrator.sandbox.launcher import SandboxLauncher

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -27,6 +27,7 @@ from support.runtimes import under_test
 
 from orchestrator import RLM, Settings
 from orchestrator.cli.main import command_line
+from orchestrator.limits import RunLimits
 from orchestrator.sandbox.docker_client import DockerClient
 from orchestrator.sandbox.engine_host import EngineInfo
 from orchestrator.sandbox.image import ImageRecord
@@ -125,6 +126,10 @@ class RunningCommand:
         )
 
 
+#: The contexts of tests are short, and what happens in a sandbox is what most are about.
+NOT_DIRECT = RunLimits(direct_chars=0)
+
+
 @dataclass(slots=True, kw_only=True)
 class SandboxEngine:
     """The engine and the image that the product set up.
@@ -175,6 +180,7 @@ class RealHost:
             docker_host=self.engine.info.endpoint,
             runtime=under_test().setting,
             runtime_directory=self.runtime_directory.path,
+            run=NOT_DIRECT,
             provider=ProviderSettings(
                 base_url=server.base_url, api_key=SecretStr(KEY), max_retries=0
             ),
@@ -182,6 +188,8 @@ class RealHost:
 
     def rlm(self, server: ModelServer, **choices: Any) -> RLM:  # noqa: ANN401 - constructor arguments
         """Returns the public class, with `server` playing both models."""
+        if limits := choices.get("run_limits"):
+            choices["run_limits"] = replace(limits, direct_chars=NOT_DIRECT.direct_chars)
         return RLM(settings=self.settings(server), **choices)
 
     def environment(self, server: ModelServer | None = None, **variables: str) -> dict[str, str]:
@@ -196,6 +204,7 @@ class RealHost:
             "RLM_PROVIDER__MAX_RETRIES": "0",
             "RLM_MODEL": ROOT_MODEL,
             "RLM_SUB_MODEL": SUB_MODEL,
+            "RLM_RUN__DIRECT_CHARS": str(NOT_DIRECT.direct_chars),
         }
         if server is not None:
             environment["OPENAI_BASE_URL"] = server.base_url

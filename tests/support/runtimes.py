@@ -36,6 +36,7 @@ GVISOR = RuntimeUnderTest(setting="gvisor", is_gvisor=True)
 _WALLS = frozenset(
     {
         "test_attack_report.py",
+        "test_checkpoints.py",
         "test_memory.py",
         "test_mounts.py",
         "test_namespaces.py",

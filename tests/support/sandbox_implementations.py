@@ -20,14 +20,9 @@ from support.process_sandbox import open_process_provider
 from support.runtimes import GVISOR, tested_under
 
 from orchestrator.controls import BrokerIsolation
-from orchestrator.domain import (
-    CellLimits,
-    CellResult,
-    LanguagePolicy,
-    OutputStream,
-    SandboxLimits,
-)
+from orchestrator.domain import CellResult, LanguagePolicy, OutputStream
 from orchestrator.errors import SandboxLostError, SandboxStartError
+from orchestrator.limits import CellLimits, SandboxLimits
 from orchestrator.ports import QueryHandler, Sandbox, SandboxProvider
 from orchestrator.sandbox.launcher import LaunchedSandbox
 
@@ -80,6 +75,12 @@ async def _draft(run: CellRun) -> None:
     run.draft("so far")
 
 
+async def _draft_and_wait(run: CellRun) -> None:
+    run.draft("so far")
+    run.print("in")
+    await asyncio.Event().wait()
+
+
 async def _final(run: CellRun) -> None:
     run.final("at last")
 
@@ -100,6 +101,9 @@ FAIL = Cell(source="raise ValueError('no such thing')", fake=_fail)
 WAIT_FOR_EVER = Cell(source="print('in')\nwhile True: pass", fake=_wait_for_ever)
 ASK = Cell(source="print(llm_query('any?'))", fake=_ask)
 DRAFT = Cell(source="answer['content'] = 'so far'", fake=_draft)
+DRAFT_AND_WAIT = Cell(
+    source="answer['content'] = 'so far'\nprint('in')\nwhile True: pass", fake=_draft_and_wait
+)
 FINAL = Cell(source="FINAL('at last')", fake=_final)
 DIE = Cell(source="print('in')\nimport time\ntime.sleep(60)", fake=_die)
 
@@ -189,6 +193,14 @@ IMPLEMENTATIONS = (
                 "test_source_that_is_no_python_is_rejected": _NO_PYTHON,
                 "test_death_of_the_interpreter_is_a_result": _GIVEN,
                 "test_variables_are_described": _GIVEN,
+                "test_kinds_of_child_contexts": _NO_PYTHON,
+                "test_schema_goes_with_the_prompt_and_the_answer_is_parsed": _NO_PYTHON,
+                "test_answer_that_never_fits_its_form_is_an_error": _NO_PYTHON,
+                "test_notice_is_printed_beside_the_answer": _NO_PYTHON,
+                "test_failure_of_a_tool_is_an_error_of_the_cell": _NO_PYTHON,
+                "test_budget_is_asked_of_the_host": _NO_PYTHON,
+                "test_tools_are_those_of_the_run": _NO_PYTHON,
+                "test_context_has_as_many_names_as_it_is_given": _NO_PYTHON,
             },
         ),
         id="fake",

@@ -7,7 +7,7 @@ import os
 import queue
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +46,7 @@ class ScriptedBroker(sandbox_pb2_grpc.SandboxBrokerServicer):
         output_bytes: int = 64 * 1024,
         grace_s: float = 0.5,
         prompt_chars: int = 500_000,
+        child_context_bytes: int = 16 * _MIB,
     ) -> None:
         """Prepares to listen in `directory`, whose path must be short (unix(7))."""
         self.directory = directory
@@ -59,6 +60,7 @@ class ScriptedBroker(sandbox_pb2_grpc.SandboxBrokerServicer):
             grace=_duration(grace_s),
             memory_bytes=memory_bytes,
             language_policy=policy,
+            child_context_bytes=child_context_bytes,
         )
         self.metadata: dict[str, str] = {}
         self.worker_hello = pb.WorkerHello()
@@ -145,7 +147,22 @@ class ScriptedBroker(sandbox_pb2_grpc.SandboxBrokerServicer):
         self._sequence += 1
         self._outbox.put(pb.BrokerMessage(sequence=self._sequence, **payload))  # type: ignore[arg-type]  # a test names the field
 
-    def bind(self, data: bytes, *, kind: pb.ContextKind.ValueType, name: str = "context") -> None:
+    def begin_run(self, **tools: str) -> None:
+        """Begins a run whose cells may call `tools`, each given with its signature."""
+        offered = [
+            pb.Tool(name=name, signature=signature, description=f"Does {name}.")
+            for name, signature in tools.items()
+        ]
+        self.send(begin_run=pb.BeginRun(tools=offered))
+
+    def bind(
+        self,
+        data: bytes,
+        *,
+        kind: pb.ContextKind.ValueType,
+        name: str = "context",
+        aliases: Sequence[str] = (),
+    ) -> None:
         """Sends a context in pieces of 1 MiB."""
         for offset in range(0, max(len(data), 1), _MIB):
             piece = data[offset : offset + _MIB]
@@ -158,6 +175,7 @@ class ScriptedBroker(sandbox_pb2_grpc.SandboxBrokerServicer):
                     total_bytes=len(data),
                     data=piece,
                     sha256=hashlib.sha256(data).digest() if is_last else b"",
+                    aliases=() if offset else aliases,
                 )
             )
 

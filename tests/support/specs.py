@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestrator.domain import SandboxLimits
+from orchestrator.limits import SandboxLimits
 from orchestrator.sandbox.spec import Runtime, SandboxSpec
 
 RUNC: Final = Runtime(name="runc", is_gvisor=False)

@@ -14,7 +14,8 @@ from orchestrator.controls import (
     MountKind,
     MountStatement,
 )
-from orchestrator.domain import CellLimits, LanguagePolicy, RunLimits, SandboxId
+from orchestrator.domain import LanguagePolicy, SandboxId
+from orchestrator.limits import CellLimits, QueryLimits
 from orchestrator.sandbox.spec import promised_walls
 
 ENGINE = EngineStatement(
@@ -69,7 +70,7 @@ BROKER = BrokerStatement(
     isolation=BrokerIsolation.IN_PROCESS,
     language_policy=LanguagePolicy.GUARDED,
     cell_limits=CellLimits(),
-    run_limits=RunLimits(),
+    query_limits=QueryLimits(),
 )
 WALLS = promised_walls(SPEC)
 

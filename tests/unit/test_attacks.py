@@ -43,7 +43,8 @@ from orchestrator.attacks.scene import Scene
 from orchestrator.attacks.settling import AttackResult, Grounds, settle
 from orchestrator.attacks.walls import WALLS, Wall, read_settings
 from orchestrator.controls import ContainerStatement
-from orchestrator.domain import Outcome, SandboxLimits
+from orchestrator.domain import Outcome
+from orchestrator.limits import SandboxLimits
 from orchestrator.sandbox.posture import judge as judge_host
 from orchestrator.sandbox.posture_facts import PostureFacts
 

@@ -10,8 +10,9 @@ from support.broker_host import PATIENCE_S, HangingQueries, attached, until
 from support.scripted_worker import HungUpError, output
 
 from orchestrator.context import encode_context
-from orchestrator.domain import CellLimits, Outcome, OutputStream, VariableState
+from orchestrator.domain import Outcome, OutputStream, VariableState
 from orchestrator.errors import ProtocolViolationError, SandboxLostError
+from orchestrator.limits import CellLimits
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 
 pytestmark = pytest.mark.usefixtures("broker_home")

@@ -25,8 +25,9 @@ from orchestrator.broker.listener import UnixEndpoint
 from orchestrator.broker.peer_rules import peer_rules
 from orchestrator.context import encode_context
 from orchestrator.controls import BrokerIsolation
-from orchestrator.domain import CellLimits, RunLimits, SandboxId
+from orchestrator.domain import SandboxId
 from orchestrator.errors import ProtocolViolationError, SandboxStartError, SettingsError
+from orchestrator.limits import CellLimits, QueryLimits
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 
 pytestmark = pytest.mark.usefixtures("broker_home")
@@ -282,7 +283,7 @@ async def test_socket_that_cannot_be_made_is_a_failed_start(tmp_path: Path) -> N
                 directory=tmp_path / "gone",
                 server_directory=tmp_path / "gone too",
                 attachment=pair.attachment,
-                rules=peer_rules(cell=CellLimits(), run=RunLimits()),
+                rules=peer_rules(cell=CellLimits(), run=QueryLimits()),
             )
             with pytest.raises(SandboxStartError, match="no socket could be made"):
                 await endpoint.listen()

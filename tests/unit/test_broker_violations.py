@@ -11,8 +11,8 @@ from google.protobuf.duration_pb2 import Duration
 from support.broker_host import PATIENCE_S, HangingQueries, attached, until
 from support.scripted_worker import HungUpError, ScriptedWorker, hello, output, result
 
-from orchestrator.domain import CellLimits, RunLimits
 from orchestrator.errors import ProtocolViolationError
+from orchestrator.limits import CellLimits, QueryLimits
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 
 pytestmark = pytest.mark.usefixtures("broker_home")
@@ -227,8 +227,8 @@ async def test_repeated_query_id_ends_the_sandbox() -> None:
 async def test_too_many_open_queries_end_the_sandbox() -> None:
     """More open queries than an honest worker could have, over other connections, are an attack."""
     queries = HangingQueries()
-    limits = RunLimits(concurrent_queries=1)
-    async with attached(queries=queries, run_limits=limits) as pair:
+    limits = QueryLimits(concurrent_queries=1)
+    async with attached(queries=queries, query_limits=limits) as pair:
         cell = asyncio.create_task(pair.attachment.run_cell("pass", timeout_s=60))
         cell_id = await pair.worker.hear_cell()
         calls = [
@@ -249,7 +249,7 @@ async def test_too_many_open_queries_end_the_sandbox() -> None:
 
 async def test_batch_that_only_an_attack_could_send_ends_the_sandbox() -> None:
     """One answer for each prompt would cost the host more than so many prompts cost the worker."""
-    async with attached(run_limits=RunLimits(batch_prompts=2)) as pair:
+    async with attached(query_limits=QueryLimits(batch_prompts=2)) as pair:
         cell = asyncio.create_task(pair.attachment.run_cell("pass", timeout_s=60))
         cell_id = await pair.worker.hear_cell()
         within = await pair.worker.query(["?"] * 32, cell_id=cell_id)

@@ -13,8 +13,8 @@ from support.front_end import FakeParts, forget_settings
 
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.main import command_line
-from orchestrator.domain import CellLimits
 from orchestrator.errors import ProtocolViolationError, SandboxLostError, SandboxStartError
+from orchestrator.limits import CellLimits
 
 
 @pytest.fixture(autouse=True)

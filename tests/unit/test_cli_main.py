@@ -33,7 +33,10 @@ def test_help_lists_commands_that_are_there(capsys: pytest.CaptureFixture[str]) 
     command_line(["--help"])
     listed = re.findall(r"^  ([a-z]+)  +[A-Z]", capsys.readouterr().out, re.MULTILINE)
 
-    assert listed == ["run", "exec", "doctor", "setup", "image", "model"]
+    assert listed == [
+        *("run", "exec", "trace", "stats", "export", "prompt"),
+        *("doctor", "setup", "image", "model"),
+    ]
     for name in listed:
         assert command_line([name, "--help"]) == ExitCode.DONE
         assert f"Usage: rlm {name}" in capsys.readouterr().out

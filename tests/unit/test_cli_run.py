@@ -15,9 +15,9 @@ from support.fake_sandbox import CellRun
 from support.front_end import ONE_CELL, FakeParts, forget_settings
 from support.statements import controls_of
 
+from orchestrator.chat import ModelReply
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.main import command_line
-from orchestrator.domain import ModelReply
 from orchestrator.errors import (
     ModelError,
     ModelRefusedError,
@@ -138,6 +138,7 @@ def test_json_is_one_object_with_everything(
     (line,) = capsys.readouterr().out.splitlines()
     found = json.loads(line)
     timings, run_id = found.pop("timings"), found.pop("run_id")
+    efficiency = found.pop("efficiency")
     controls = controls_of(found["controls"]["sandbox_id"])
     assert code == ExitCode.DONE
     assert found == {
@@ -147,27 +148,39 @@ def test_json_is_one_object_with_everything(
         "answer_source": "final",
         "finish_reason": "answered",
         "failure": "",
+        "limit": "",
         "is_scripted": True,
         "usage": {
             "fake-root": {
                 "request_count": 1,
                 "prompt_tokens": 10,
                 "completion_tokens": 2,
+                "cached_prompt_tokens": 0,
                 "cost_usd": None,
+                "estimated_count": 0,
+                "unanswered_count": 0,
+                "unanswered_usd": 0.0,
             },
             "fake-sub": {
                 "request_count": 2,
                 "prompt_tokens": 20,
                 "completion_tokens": 4,
+                "cached_prompt_tokens": 0,
                 "cost_usd": None,
+                "estimated_count": 0,
+                "unanswered_count": 0,
+                "unanswered_usd": 0.0,
             },
         },
         "cost_usd": None,
         "turn_count": 1,
         "query_count": 2,
+        "child_run_count": 0,
+        "tool_call_count": 0,
         "trajectory_path": str(trajectory),
     }
     assert set(timings) == {"total_s", "start_s", "root_model_s", "cells_s"}
+    assert (efficiency["sent_query_count"], efficiency["repeated_query_count"]) == (2, 1)
     assert run_id in trajectory.read_text("utf-8")
 
 
@@ -222,7 +235,7 @@ def test_limit_prints_the_draft_and_ends_with_3(
 
     streams = capsys.readouterr()
     assert (code, streams.out) == (ExitCode.NO_FINAL_ANSWER, "the draft\n")
-    assert "Ended by turn_limit; what is printed is the draft" in streams.err
+    assert "Ended by turn_limit (run.turns); what is printed is the draft" in streams.err
 
 
 @pytest.mark.parametrize("error", [SandboxLostError("it died"), ProtocolViolationError("a rule")])

@@ -12,11 +12,11 @@ from orchestrator.broker.connection_police import ConnectionPolice
 from orchestrator.broker.order import ExcessError
 from orchestrator.broker.peer_rules import PeerRules, peer_rules
 from orchestrator.broker.token_bucket import Allowance
-from orchestrator.domain import CellLimits, RunLimits
 from orchestrator.errors import ProtocolViolationError
+from orchestrator.limits import CellLimits, QueryLimits
 
 RULES = replace(
-    peer_rules(cell=CellLimits(), run=RunLimits(concurrent_queries=1)),
+    peer_rules(cell=CellLimits(), run=QueryLimits(concurrent_queries=1)),
     messages=Allowance(20, 1),
     server_resets=Allowance(5, 1),
     late_frames=Allowance(5, 1),
@@ -189,7 +189,7 @@ def test_cells_that_abandon_their_queries_are_honest() -> None:
 
 
 def test_open_streams_are_bounded() -> None:
-    """Twice what the server offers, and not one more; ended ones do not count."""
+    """As many as the server offers, and not one more; ended ones do not count."""
     talk = Talk()
     for number in range(talk.rules.open_streams):
         talk.open(2 * number + 1)
@@ -460,10 +460,9 @@ def test_server_that_hangs_up_was_given_a_reason() -> None:
 
 def test_rules_follow_the_limits() -> None:
     """Whoever raises a limit of runs raises the rules with it."""
-    small = peer_rules(cell=CellLimits(output_bytes=2048), run=RunLimits(concurrent_queries=1))
-    large = peer_rules(cell=CellLimits(output_bytes=2**20), run=RunLimits(concurrent_queries=64))
+    small = peer_rules(cell=CellLimits(output_bytes=2048), run=QueryLimits(concurrent_queries=1))
+    large = peer_rules(cell=CellLimits(output_bytes=2**20), run=QueryLimits(concurrent_queries=64))
 
-    assert (small.offered_streams, large.offered_streams) == (5, 68)
     assert (small.open_streams, large.open_streams) == (10, 136)
     assert (small.messages, large.messages) == (Allowance(2048, 2048), Allowance(2**20, 2**20))
     assert (small.resets_per_message, large.resets_per_message) == (5, 68)

@@ -19,18 +19,12 @@ from support.wiretap import Said, TappedBackend
 from orchestrator.broker.connection_police import ConnectionPolice
 from orchestrator.broker.peer_rules import peer_rules
 from orchestrator.context import encode_context
-from orchestrator.domain import (
-    CellLimits,
-    Outcome,
-    QueryAnswer,
-    QueryRequest,
-    RunLimits,
-    SandboxLimits,
-)
+from orchestrator.domain import Outcome, QueryAnswer, QueryRequest
 from orchestrator.errors import ProtocolViolationError
+from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 from orchestrator.sandbox.launcher import SandboxLauncher
 
-RULES = peer_rules(cell=CellLimits(), run=RunLimits())
+RULES = peer_rules(cell=CellLimits(), run=QueryLimits())
 #: What the police may hold of a connection, whatever comes: frame headers, prefixes, a goodbye.
 _HELD_BYTES = 1024
 #: A cell that prints by the byte, asks from threads, and asks for much at once.

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.context import encode_context
+from orchestrator.context import TextEncoding, encode_context, longest_unread_bytes
 from orchestrator.domain import ContextKind
 from orchestrator.errors import InputError
+
+_MIB = 2**20
 
 trees = st.recursive(
     st.none()
@@ -31,9 +33,14 @@ trees = st.recursive(
     [
         ("", ContextKind.TEXT, (0,)),
         ("größe", ContextKind.TEXT, (5,)),
-        (["one", "three"], ContextKind.DOCUMENTS, (3, 5)),
+        (["one", "three"], ContextKind.TEXTS, (3, 5)),
         ([{"role": "user", "content": "Hi"}], ContextKind.MESSAGES, (2,)),
         ([{"role": "user", "content": ["Hi"]}], ContextKind.JSON, (35,)),
+        ([{"name": "a", "text": "one"}, {"name": "b", "text": ""}], ContextKind.DOCUMENTS, (3, 0)),
+        ([{"name": "a", "text": "one"}, "two"], ContextKind.JSON, (28, 3)),
+        ([{"name": "a", "text": None}], ContextKind.JSON, (27,)),
+        ([{"name": 1, "text": "one"}], ContextKind.JSON, (26,)),
+        ([{"text": "one"}], ContextKind.JSON, (15,)),
         (["one", 2], ContextKind.JSON, (3, 1)),
         ([], ContextKind.JSON, ()),
         ({"a": "text", "b": [1]}, ContextKind.JSON, (4, 3)),
@@ -74,14 +81,94 @@ def test_only_the_first_lengths_are_kept() -> None:
     assert encoded.total_chars == 2000
 
 
+@pytest.mark.parametrize(
+    ("extra", "kind", "chars"),
+    [
+        ({"name": "a", "text": "one"}, ContextKind.DOCUMENTS, 3),
+        ({"role": "user", "content": "Hi"}, ContextKind.MESSAGES, 2),
+    ],
+)
+def test_further_keys_change_no_kind(extra: dict[str, Any], kind: ContextKind, chars: int) -> None:
+    """A document with a date is a document: nobody shall have to leave the date out; it arrives."""
+    context: list[Any] = [{**extra, "date": "2026-11-27", "tags": [1, 2]}]
+
+    encoded = encode_context(context)
+
+    assert (encoded.kind, encoded.part_lengths) == (kind, (chars,))
+    assert json.loads(encoded.data) == context
+
+
+def test_what_is_message_and_document_is_a_message() -> None:
+    """A list that could be of two kinds is always of the same one."""
+    both: dict[str, Any] = {"name": "a", "text": "one", "role": "user", "content": "Hi"}
+
+    assert encode_context([both]).kind is ContextKind.MESSAGES
+
+
+def test_what_is_ready_stays_as_it_is() -> None:
+    """A context that was read from files is not encoded again."""
+    encoded = encode_context("text")
+
+    assert encode_context(encoded) is encoded
+
+
+def test_parts_are_between_line_ends() -> None:
+    """A sandbox may cut between two parts wherever it sees a comma before a line end."""
+    assert encode_context(["a\n,\nb", {"c": ["d"]}, 1.0]).data.splitlines() == [
+        b'["a\\n,\\nb",',
+        b'{"c": ["d"]},',
+        b"1.0]",
+    ]
+    assert encode_context({"a": ["b"], "c": "d"}).data == b'{"a": ["b"],\n"c": "d"}'
+
+
 def test_resident_bytes_follow_the_value() -> None:
-    """A text outside Latin takes what Python takes for it; a list takes the sum of its parts."""
+    """A text outside Latin takes what Python takes for it; a list takes what its parts do."""
     wide = "\u4e2d" * 100_000
 
     assert encode_context(wide).resident_bytes == sys.getsizeof(wide)
-    assert encode_context([wide, "ascii"]).resident_bytes == (
-        sys.getsizeof([wide, "ascii"]) + sys.getsizeof(wide) + sys.getsizeof("ascii")
+    of_parts = encode_context([wide, "ascii"]).resident_bytes
+    assert 0 <= of_parts - sys.getsizeof(wide) - sys.getsizeof("ascii") < 200
+
+
+def test_keys_that_repeat_count_once() -> None:
+    """A million records of the same fields have their names once in memory, not a million times."""
+    key = "k" * 10_000
+    records: list[Any] = [{key: number} for number in range(100)]
+
+    assert encode_context(records).resident_bytes < 2 * 10_000 + 100 * 500
+
+
+@given(
+    pieces=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"])) | st.text("ab") | st.text("aé")
     )
+)
+def test_text_in_pieces_is_measured_as_the_whole(pieces: list[str]) -> None:
+    """However a text comes, its bytes, lengths and memory are those of the text as one value."""
+    encoding = TextEncoding()
+    for piece in pieces:
+        encoding.add(piece)
+
+    assert encoding.encoded() == encode_context("".join(pieces))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [10, 10, 10],
+        [1000] * 5000,
+        [3 * _MIB, 10, 10],
+        [10, 10, 3 * _MIB],
+        [10, 3 * _MIB, 10, 10],
+        [4 * _MIB],
+    ],
+)
+def test_longest_wait_is_that_for_the_longest_part(sizes: list[int]) -> None:
+    """Small parts are read a piece at a time; one larger than a piece is waited for."""
+    data = encode_context(["x" * size for size in sizes]).data
+
+    assert 0 <= longest_unread_bytes(data) - max(sizes) <= min(_MIB, len(data))
 
 
 class Colour(enum.Enum):

@@ -13,7 +13,8 @@ import pytest
 from support.statements import BROKER, CONTAINER, WALLS, controls_of
 
 from orchestrator.controls import ContainerStatement, Controls, MountKind
-from orchestrator.domain import SandboxId, SandboxLimits
+from orchestrator.domain import SandboxId
+from orchestrator.limits import SandboxLimits
 from orchestrator.sandbox.spec import (
     SANDBOX_GID,
     SANDBOX_UID,
@@ -218,7 +219,7 @@ def keys_of(value: Any, prefix: str = "") -> list[str]:  # noqa: ANN401 - JSON
     """Returns the path of each value, but that what is described as a whole is one."""
     if prefix in {"container.namespaces", "container.limits.ulimits", "walls.ceilings"}:
         return [prefix]
-    if prefix in {"broker.cell_limits", "broker.run_limits"}:
+    if prefix in {"broker.cell_limits", "broker.query_limits"}:
         return [prefix]
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return keys_of(value[0], f"{prefix}[]")

@@ -8,29 +8,41 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestrator.chat import Message
 from orchestrator.context import encode_context
-from orchestrator.domain import CellLimits, Context, Message, RunLimits
+from orchestrator.domain import Context, OfferedTool
 from orchestrator.engine.parsing import parse_reply
 from orchestrator.engine.prompts.chunking import CHUNKING, chunking_advice
+from orchestrator.engine.prompts.domains import DOMAINS
 from orchestrator.engine.prompts.figures import counted, duration
-from orchestrator.engine.prompts.opening import brief_opening_text, checked_question, opening_text
+from orchestrator.engine.prompts.opening import (
+    Opening,
+    brief_opening_text,
+    checked_question,
+    opening_text,
+)
 from orchestrator.engine.prompts.profiles import PROFILES, PROMPT_VERSION, profile_for
 from orchestrator.engine.prompts.remarks import (
     EMPTY_ANSWER,
     LAST_TURN,
     last_request,
     repair,
+    repeated_queries,
     repetition,
     status,
+    verifying,
 )
+from orchestrator.limits import CellLimits, QueryLimits, RunLimits
 
 REWRITE = False
 SNAPSHOTS = Path(__file__).parent / "snapshots"
-VERSION_OF_SNAPSHOTS = 1
+VERSION_OF_SNAPSHOTS = 2
 
 
 def assert_snapshot(name: str, text: str) -> None:
@@ -46,14 +58,23 @@ def chat(messages: Sequence[Message]) -> str:
     return "".join(f"[{message.role}]\n{message.content}\n\n" for message in messages)
 
 
-def opening(question: str, context: Context, *, limits: RunLimits | None = None) -> str:
-    """Returns the first message of a run with default limits."""
-    return opening_text(
-        question,
-        encode_context(context),
-        limits=limits or RunLimits(),
-        cell_limits=CellLimits(),
+def opening_of(question: str, context: Context, **fields: Any) -> Opening:  # noqa: ANN401 - of an opening
+    """Returns what a first message is made of, with default limits."""
+    return Opening(
+        question=question,
+        context=encode_context(context),
+        **{
+            "limits": RunLimits(),
+            "query_limits": QueryLimits(),
+            "cell_limits": CellLimits(),
+            **fields,
+        },
     )
+
+
+def opening(question: str, context: Context, **fields: Any) -> str:  # noqa: ANN401 - likewise
+    """Returns the first message of a run."""
+    return opening_text(opening_of(question, context, **fields))
 
 
 def test_snapshots_are_of_the_current_version() -> None:
@@ -66,7 +87,10 @@ def test_snapshots_are_of_the_current_version() -> None:
 def test_what_a_profile_says_first(name: str) -> None:
     """System text, few-shot turns and probe are these bytes."""
     profile = PROFILES[name]
-    messages = [Message("system", profile.system), *profile.few_shot]
+    messages = [Message("system", profile.system)]
+    if profile.childless_system != profile.system:
+        messages.append(Message("system", profile.childless_system))
+    messages += profile.few_shot
     if profile.probe_source:
         messages += [
             Message("user", profile.probe_opening),
@@ -79,7 +103,8 @@ def test_what_a_profile_says_first(name: str) -> None:
     ("name", "question", "context"),
     [
         ("text", "How many lines end in a colon?", "x" * 12_345_678),
-        ("documents", "Which one?", ["a" * 10, "b" * 20]),
+        ("texts", "Which one?", ["a" * 10, "b" * 20]),
+        ("documents", "Which one?", [{"name": "a.txt", "text": "b" * 20}]),
         ("messages", "What was decided?", [{"role": "user", "content": "hi"}]),
         ("json-dict", "Who?", {"a": "x" * 5, "b": [1, 2]}),
         ("no-question", "", "Translate this: " + "é" * 5_000 + " the end"),
@@ -92,10 +117,45 @@ def test_the_first_message(name: str, question: str, context: Context) -> None:
     assert_snapshot(f"opening-{name}", opening(question, context))
 
 
+def test_the_first_message_of_a_run_with_everything() -> None:
+    """Tools, further models, a domain and a limit of money are put in these bytes."""
+    tool = OfferedTool(
+        name="order", signature="(order_id: int) -> dict", description="Looks an order\nup."
+    )
+    text = opening(
+        "And the second?",
+        "x" * 300_000,
+        context_name="context_1",
+        limits=RunLimits(usd=2.5),
+        domain="logs",
+        aliases=["strong", "fast"],
+        tools=[tool, replace(tool, name="plain", signature="()", description="")],
+        session_note="One earlier question.",
+    )
+    assert_snapshot("opening-everything", text)
+
+
+@pytest.mark.parametrize("domain", sorted(DOMAINS))
+def test_what_is_said_of_a_domain(domain: str) -> None:
+    """Each addendum is these bytes, and stands in the first message."""
+    assert_snapshot(f"domain-{domain}", DOMAINS[domain])
+    assert DOMAINS[domain] in opening("Which?", "x", domain=domain)
+
+
+def test_what_is_quoted_of_a_context_can_be_left_out() -> None:
+    """The form that trajectories keep has the digest of the context and nothing of its text."""
+    made = opening_of("", "secret " * 10)
+    text = opening_text(made, quotes=False)
+
+    assert "secret" in opening_text(made)
+    assert "secret" not in text
+    assert made.context.sha256_hex in text
+
+
 def test_the_brief_first_message() -> None:
     """A small model is given the question, or both ends of what holds it."""
-    text = brief_opening_text("Who?", encode_context("x")) + "\n\n"
-    text += brief_opening_text("", encode_context("Say hello."))
+    text = brief_opening_text(opening_of("Who?", "x")) + "\n\n"
+    text += brief_opening_text(opening_of("", "Say hello."))
     assert_snapshot("opening-brief", text)
 
 
@@ -116,6 +176,9 @@ def test_remarks() -> None:
         LAST_TURN,
         status(left_turn_count=2, left_query_count=1, left_s=119.9),
         status(left_turn_count=1, left_query_count=0, left_s=3_601),
+        status(left_turn_count=5, left_query_count=2, left_s=61, left_usd=0.125),
+        repeated_queries(2, 3),
+        verifying(3),
         last_request("30 turns"),
     ]
     assert_snapshot("remarks", "\n\n".join(remarks))

@@ -3,78 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from typing import Any
 
 import pytest
+from support.desks import Desk
 from support.fake_models import FakeModel
 
-from orchestrator.domain import (
-    CellId,
-    ModelReply,
-    QueryFailure,
-    QueryFailureReason,
-    QueryId,
-    QueryRequest,
-    RunLimits,
-)
-from orchestrator.engine.ledger import Ledger
-from orchestrator.engine.queries import QueryDesk
-from orchestrator.engine.query_rules import QueryRules
+from orchestrator.chat import ModelReply
+from orchestrator.domain import QueryFailure, QueryFailureReason
 from orchestrator.errors import ModelError, ModelRefusedError, ModelUnavailableError
-from orchestrator.events import QueryEnded, QueryRefused, QueryStarted, RunEvent
+from orchestrator.events import QueryRefused
+from orchestrator.limits import QueryLimits, RunLimits
 
-LIMITS = RunLimits(queries=10, concurrent_queries=3, query_chars=100, batch_prompts=5)
+LIMITS = RunLimits(queries=10)
+QUERY_LIMITS = QueryLimits(concurrent_queries=3, prompt_chars=100, batch_prompts=5)
 
 
-class Desk:
-    """A desk with everything around it in reach of a test."""
-
-    def __init__(
-        self,
-        model: FakeModel,
-        *,
-        limits: RunLimits = LIMITS,
-        more_models: Mapping[str, FakeModel] | None = None,
-        answers_repeats_once: bool = True,
-    ) -> None:
-        """Opens the desk with `model` as the sub-model."""
-        self.events: list[RunEvent] = []
-        self.ledger = Ledger(limits=limits)
-        self.desk = QueryDesk(
-            models={"sub": model, **(more_models or {})},
-            ledger=self.ledger,
-            sink=self.events.append,
-            rules=QueryRules(
-                default_alias="sub",
-                prompt_chars=limits.query_chars,
-                batch_prompt_count=limits.batch_prompts,
-                max_completion_tokens=7,
-                answers_repeats_once=answers_repeats_once,
-            ),
-        )
-        self._count = 0
-
-    def request(self, *prompts: str, alias: str | None = None) -> QueryRequest:
-        """Makes a request with an id of its own."""
-        self._count += 1
-        return QueryRequest(
-            query_id=QueryId(f"q{self._count}"),
-            cell_id=CellId(1),
-            prompts=prompts,
-            model_alias=alias,
-        )
-
-    async def ask(self, *prompts: str, alias: str | None = None) -> list[str | QueryFailure]:
-        """Sends one request."""
-        return list(await self.desk.answer(self.request(*prompts, alias=alias)))
-
-    def started(self) -> list[QueryStarted]:
-        """Returns the queries that were told of."""
-        return [event for event in self.events if isinstance(event, QueryStarted)]
-
-    def ended(self) -> list[QueryEnded]:
-        """Returns the ends that were told of."""
-        return [event for event in self.events if isinstance(event, QueryEnded)]
+def desk_of(model: FakeModel, *, limits: RunLimits = LIMITS, **options: Any) -> Desk:  # noqa: ANN401 - a desk's own
+    """Opens a desk with tight limits."""
+    return Desk(model, limits=limits, query_limits=QUERY_LIMITS, **options)
 
 
 def echo(*, is_held: bool = False) -> FakeModel:
@@ -84,11 +31,11 @@ def echo(*, is_held: bool = False) -> FakeModel:
 
 async def test_answers_come_in_the_order_of_the_prompts() -> None:
     """Each prompt gets its own answer, is counted, bounded and told of."""
-    desk = Desk(model := echo())
+    desk = desk_of(model := echo())
 
     assert await desk.ask("a", "b", "c") == ["A", "B", "C"]
-    assert desk.ledger.spent_query_count == 3
-    assert desk.ledger.usage["m"].request_count == 3
+    assert desk.ledger.spent.queries == 3
+    assert desk.account.usage["m"].request_count == 3
     assert model.max_completion_tokens == [7, 7, 7]
     assert [event.prompt for event in desk.started()] == ["a", "b", "c"]
     assert {event.prompt_index for event in desk.ended()} == {0, 1, 2}
@@ -96,18 +43,18 @@ async def test_answers_come_in_the_order_of_the_prompts() -> None:
 
 async def test_prompts_are_asked_at_the_same_time_within_the_limit() -> None:
     """As many queries are under way as the limit allows, and no more."""
-    desk = Desk(model := echo(is_held=True))
+    desk = desk_of(model := echo(is_held=True))
     task = asyncio.ensure_future(desk.ask("a", "b", "c", "d", "e"))
     await model.until_open(3)
     model.gate.set()
     await task
 
-    assert model.max_open_count == LIMITS.concurrent_queries
+    assert model.max_open_count == QUERY_LIMITS.concurrent_queries
 
 
 async def test_an_unknown_alias_is_refused_and_told_the_known_ones() -> None:
     """A sandbox cannot name a provider's model; what it may name, it is told."""
-    desk = Desk(model := echo())
+    desk = desk_of(model := echo())
     [failure] = await desk.ask("a", alias="gpt-4o")
 
     assert isinstance(failure, QueryFailure)
@@ -119,7 +66,7 @@ async def test_an_unknown_alias_is_refused_and_told_the_known_ones() -> None:
 
 async def test_a_known_alias_reaches_its_model() -> None:
     """The control: an alias the session allows is served by its model."""
-    desk = Desk(echo(), more_models={"other": FakeModel(["from the other"])})
+    desk = desk_of(echo(), more_models={"other": FakeModel(["from the other"])})
 
     assert await desk.ask("a", alias="other") == ["from the other"]
     assert await desk.ask("a", alias="sub") == ["A"]
@@ -127,7 +74,7 @@ async def test_a_known_alias_reaches_its_model() -> None:
 
 async def test_a_prompt_that_is_too_large_fails_alone() -> None:
     """One prompt over the limit does not cost the others their answers."""
-    desk = Desk(echo())
+    desk = desk_of(echo())
     answers = await desk.ask("a", "x" * 101, "y" * 100)
 
     assert [answers[0], answers[2]] == ["A", "Y" * 100]
@@ -135,12 +82,12 @@ async def test_a_prompt_that_is_too_large_fails_alone() -> None:
         reason=QueryFailureReason.TOO_LARGE,
         message="a prompt of 101 characters, at most 100 are taken; cut it into pieces",
     )
-    assert desk.ledger.spent_query_count == 2
+    assert desk.ledger.spent.queries == 2
 
 
 async def test_a_batch_of_too_many_prompts_is_refused_whole() -> None:
     """One prompt more than the limit, and nothing is sent; at the limit, all are."""
-    desk = Desk(model := echo())
+    desk = desk_of(model := echo())
     answers = await desk.ask(*"abcdef")
 
     assert {a.reason for a in answers if isinstance(a, QueryFailure)} == {
@@ -152,7 +99,7 @@ async def test_a_batch_of_too_many_prompts_is_refused_whole() -> None:
 
 async def test_a_batch_that_cannot_be_afforded_is_refused_whole() -> None:
     """Not one prompt of it is sent, and the model reads what is left."""
-    desk = Desk(model := echo(), limits=RunLimits(queries=2))
+    desk = desk_of(model := echo(), limits=RunLimits(queries=2))
     answers = await desk.ask("a", "b", "c")
 
     assert {a.message for a in answers if isinstance(a, QueryFailure)} == {
@@ -178,23 +125,23 @@ async def test_a_model_that_fails_tells_the_sandbox_no_secret(
     error: ModelError, reason: QueryFailureReason
 ) -> None:
     """The cell learns what to do; keys, addresses and models' names stay on the host."""
-    desk = Desk(FakeModel([error]))
+    desk = desk_of(FakeModel([error]))
     [failure] = await desk.ask("a")
 
     assert isinstance(failure, QueryFailure)
     assert failure.reason is reason
     assert not any(secret in failure.message for secret in ("sk-1", "example", "gpt-x", "503"))
     assert desk.ended()[0].failure == failure
-    assert (desk.ledger.spent_query_count, desk.ledger.reserved_query_count) == (1, 0)
+    assert (desk.ledger.spent.queries, desk.ledger.reserved.queries) == (1, 0)
 
 
 async def test_a_repeated_prompt_is_answered_once_and_shown_as_repeat() -> None:
     """The second time costs nothing: no query, no tokens, and the trajectory says so."""
-    desk = Desk(model := echo())
+    desk = desk_of(model := echo())
     await desk.ask("a")
     assert await desk.ask("a", "b") == ["A", "B"]
 
-    assert len(model.requests) == desk.ledger.spent_query_count == 2
+    assert len(model.requests) == desk.ledger.spent.queries == 2
     assert [event.is_repeat for event in desk.started()] == [False, True, False]
     [repeat] = [event for event in desk.ended() if event.is_repeat]
     assert repeat.reply == ModelReply(text="A")
@@ -202,7 +149,7 @@ async def test_a_repeated_prompt_is_answered_once_and_shown_as_repeat() -> None:
 
 async def test_a_repeat_within_a_batch_is_answered_once() -> None:
     """Five times the same prompt is one query; the limit is reckoned accordingly."""
-    desk = Desk(model := echo(), limits=RunLimits(queries=1))
+    desk = desk_of(model := echo(), limits=RunLimits(queries=1))
 
     assert await desk.ask("a", "a", "a") == ["A", "A", "A"]
     assert len(model.requests) == 1
@@ -210,24 +157,24 @@ async def test_a_repeat_within_a_batch_is_answered_once() -> None:
 
 async def test_repeats_are_asked_again_where_that_is_wanted() -> None:
     """The control: switched off, each prompt is a query of its own."""
-    desk = Desk(model := echo(), answers_repeats_once=False)
+    desk = desk_of(model := echo(), answers_repeats_once=False)
     await desk.ask("a", "a")
     await desk.ask("a")
 
-    assert len(model.requests) == desk.ledger.spent_query_count == 3
+    assert len(model.requests) == desk.ledger.spent.queries == 3
     assert not any(event.is_repeat for event in desk.started())
 
 
 async def test_the_same_prompt_to_another_model_is_no_repeat() -> None:
     """An answer is one model's answer."""
-    desk = Desk(echo(), more_models={"other": FakeModel(["o"], name="other-model")})
+    desk = desk_of(echo(), more_models={"other": FakeModel(["o"], name="other-model")})
 
     assert await desk.ask("a") + await desk.ask("a", alias="other") == ["A", "o"]
 
 
 async def test_a_prompt_under_way_is_joined() -> None:
     """The same prompt asked while it is open waits for that answer."""
-    desk = Desk(model := echo(is_held=True))
+    desk = desk_of(model := echo(is_held=True))
     first = asyncio.ensure_future(desk.ask("a"))
     await model.until_open(1)
     second = asyncio.ensure_future(desk.ask("a"))
@@ -240,7 +187,7 @@ async def test_a_prompt_under_way_is_joined() -> None:
 
 async def test_a_failure_is_not_shared_with_later_requests() -> None:
     """A prompt that failed is asked again when the cell asks again."""
-    desk = Desk(FakeModel([ModelUnavailableError("down", model="m"), "up"]))
+    desk = desk_of(FakeModel([ModelUnavailableError("down", model="m"), "up"]))
     await desk.ask("a")
 
     assert await desk.ask("a") == ["up"]
@@ -248,7 +195,7 @@ async def test_a_failure_is_not_shared_with_later_requests() -> None:
 
 async def test_cancelling_cancels_the_providers_requests_and_settles() -> None:
     """Nothing goes on being paid for once nobody waits; what was not sent comes back."""
-    desk = Desk(model := echo(is_held=True))
+    desk = desk_of(model := echo(is_held=True))
     task = asyncio.ensure_future(desk.ask("a", "b", "c", "d", "e"))
     await model.until_open(3)
     task.cancel()
@@ -256,14 +203,14 @@ async def test_cancelling_cancels_the_providers_requests_and_settles() -> None:
 
     assert task.cancelled()
     assert (model.open_count, model.cancelled_count) == (0, 3)
-    assert (desk.ledger.spent_query_count, desk.ledger.reserved_query_count) == (3, 0)
+    assert (desk.ledger.spent.queries, desk.ledger.reserved.queries) == (3, 0)
     failures = [event.failure for event in desk.ended()]
     assert [f.reason for f in failures if f] == [QueryFailureReason.CANCELLED] * 3
 
 
 async def test_cancelling_one_request_leaves_those_who_joined_it() -> None:
     """Whoever still waits gets the answer."""
-    desk = Desk(model := echo(is_held=True))
+    desk = desk_of(model := echo(is_held=True))
     first = asyncio.ensure_future(desk.ask("a"))
     await model.until_open(1)
     second = asyncio.ensure_future(desk.ask("a"))
@@ -278,7 +225,7 @@ async def test_cancelling_one_request_leaves_those_who_joined_it() -> None:
 
 async def test_a_request_does_not_join_what_is_being_cancelled() -> None:
     """A prompt asked in the moment its twin is cancelled is asked anew."""
-    desk = Desk(model := echo(is_held=True))
+    desk = desk_of(model := echo(is_held=True))
     first = asyncio.ensure_future(desk.ask("a"))
     await model.until_open(1)
     first.cancel()
@@ -291,4 +238,4 @@ async def test_a_request_does_not_join_what_is_being_cancelled() -> None:
 
 async def test_any_str_is_a_prompt() -> None:
     """Half a surrogate pair does not break the memory of answers."""
-    assert await Desk(FakeModel(["ok"])).ask("\ud800", "\x00", "{}") == ["ok"] * 3
+    assert await desk_of(FakeModel(["ok"])).ask("\ud800", "\x00", "{}") == ["ok"] * 3

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
-from support.fake_models import Answer, FakeModel
-from support.fake_sandbox import CellRun, FakeCell, FakeProvider
+from support.fake_models import FakeModel
+from support.fake_sandbox import CellRun, FakeProvider
+from support.stage import FINISH, LOOK, Stage
 
-from orchestrator.context import encode_context
+from orchestrator.chat import ModelReply
 from orchestrator.domain import (
     AnswerSource,
     CellError,
     CellId,
-    CellLimits,
     CellResult,
-    Context,
     Draft,
     FinishReason,
-    ModelReply,
     Outcome,
-    RunLimits,
     VariableState,
 )
 from orchestrator.engine.prompts.profiles import PROFILES
-from orchestrator.engine.result import RunResult
-from orchestrator.engine.root_loop import RootLoop
 from orchestrator.errors import (
     InputError,
     ModelRefusedError,
@@ -41,60 +35,11 @@ from orchestrator.events import (
     CellStarted,
     QueryStarted,
     ReplyReceived,
-    RunEnded,
-    RunEvent,
     RunStarted,
     SandboxReady,
     TurnStarted,
 )
-
-LOOK = "```repl\nprint(len(context))\n```"
-FINISH = "```repl\nFINAL('42')\n```"
-
-
-class Stage:
-    """A root loop with fakes around it, and everything in reach of a test."""
-
-    def __init__(
-        self,
-        replies: Sequence[Answer],
-        *cells: FakeCell,
-        limits: RunLimits | None = None,
-        profile: str = "default",
-        provider: FakeProvider | None = None,
-        sub: FakeModel | None = None,
-        cell_limits: CellLimits | None = None,
-    ) -> None:
-        """Joins fakes for one run."""
-        self.events: list[RunEvent] = []
-        self.root = FakeModel(replies, name="root")
-        self.sub = sub or FakeModel(["sub says"], name="sub")
-        self.provider = provider or FakeProvider(*cells)
-        self.loop = RootLoop(
-            root_model=self.root,
-            sub_model=self.sub,
-            provider=self.provider,
-            limits=limits or RunLimits(),
-            cell_limits=cell_limits or CellLimits(),
-            profile=PROFILES[profile],
-            sink=self.events.append,
-        )
-
-    async def run(self, question: str = "What?", context: Context = "some text") -> RunResult:
-        """Runs once."""
-        return await self.loop.run(question=question, context=encode_context(context))
-
-    def told(self, request: int) -> str:
-        """Returns the last message of a request to the root model."""
-        return self.root.requests[request][-1].content
-
-    def kinds(self) -> list[str]:
-        """Returns the names of the events."""
-        return [type(event).__name__ for event in self.events]
-
-    def ends(self) -> list[RunEnded]:
-        """Returns the events that end a run."""
-        return [event for event in self.events if isinstance(event, RunEnded)]
+from orchestrator.limits import CellLimits, RunLimits
 
 
 async def look(run: CellRun) -> None:

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.chat import Message, ModelUsage
 from orchestrator.domain import (
     CellError,
     CellId,
     CellResult,
     CellUsage,
-    Message,
-    ModelUsage,
     Outcome,
     Printed,
     Variable,
@@ -226,8 +225,9 @@ def test_a_last_request_extends_the_last_message() -> None:
 
 def test_a_sum_that_leaves_out_a_model_is_no_sum() -> None:
     """Money is reported only where every model's price is known."""
-    known, unknown = ModelUsage(cost_usd=0.5), ModelUsage()
+    known, unknown = ModelUsage(cost_usd=0.5), ModelUsage(request_count=1)
 
     assert total_cost_usd({"a": known, "b": known}) == 1.0
     assert total_cost_usd({"a": known, "b": unknown}) is None
+    assert total_cost_usd({"a": known, "never asked": ModelUsage()}) == 0.5
     assert total_cost_usd({}) == 0.0

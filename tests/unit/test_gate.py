@@ -20,10 +20,10 @@ from support.http2_attacker import END_HEADERS, frame, message
 from orchestrator.broker.gate import Gate
 from orchestrator.broker.peer_rules import PeerRules, peer_rules
 from orchestrator.broker.token_bucket import Allowance
-from orchestrator.domain import CellLimits, RunLimits
 from orchestrator.errors import ProtocolViolationError
+from orchestrator.limits import CellLimits, QueryLimits
 
-RULES = peer_rules(cell=CellLimits(), run=RunLimits())
+RULES = peer_rules(cell=CellLimits(), run=QueryLimits())
 GREETING = http2.PREFACE + frame(http2.SETTINGS)
 CALL = frame(http2.HEADERS, b"h", flags=END_HEADERS, stream_id=1)
 PING = frame(http2.PING, b"8 bytes.")

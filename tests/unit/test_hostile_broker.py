@@ -17,8 +17,9 @@ from orchestrator.broker_process.frames import Said, Told
 from orchestrator.broker_process.query_frames import read_answers
 from orchestrator.broker_process.setup_frames import wall_fields
 from orchestrator.context import encode_context
-from orchestrator.domain import CellLimits, Outcome, OutputStream, RunLimits
+from orchestrator.domain import Outcome, OutputStream
 from orchestrator.errors import ProtocolViolationError, SandboxLostError, SandboxStartError
+from orchestrator.limits import CellLimits, QueryLimits
 
 #: The fields of a result of a cell that did nothing.
 RESULT: dict[str, Any] = {
@@ -34,7 +35,16 @@ RESULT: dict[str, Any] = {
     "peak_memory_bytes": 0,
     "query_count": 0,
 }
-QUERY: dict[str, Any] = {"number": 1, "query_id": "q1", "model_alias": None, "sizes": [1]}
+QUERY: dict[str, Any] = {
+    "number": 1,
+    "query_id": "q1",
+    "model_alias": None,
+    "kind": "plain",
+    "tool_name": "",
+    "sizes": [1, 0],  # a prompt, and a schema that is none
+    "context": None,
+}
+CONTEXT: dict[str, Any] = {"kind": "text", "total_chars": 1, "part_lengths": [1], "size": 1}
 
 #: What a process that has been taken over says while a cell runs, and the words of the rule.
 Attack = Callable[[Hostile], None]
@@ -109,12 +119,50 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
         "at least one prompt",
     ),
     "query of more prompts than allowed": (
-        lambda host: host.say(Said.QUERY, QUERY | {"sizes": [1] * 5}, body=b"x" * 5),
-        "at most 4 items",
+        lambda host: host.say(Said.QUERY, QUERY | {"sizes": [1] * 6}, body=b"x" * 6),
+        "at most 5 items",
     ),
     "query of a longer prompt than allowed": (
-        lambda host: host.say(Said.QUERY, QUERY | {"sizes": [11]}, body=b"x" * 11),
+        lambda host: host.say(Said.QUERY, QUERY | {"sizes": [11, 0]}, body=b"x" * 11),
         "at most 10 characters",
+    ),
+    "query of a longer schema than any": (
+        lambda host: host.say(Said.QUERY, QUERY | {"sizes": [1, 20_001]}, body=b"x" * 20_002),
+        "a schema has at most 20,000 characters",
+    ),
+    "query of no kind": (
+        lambda host: host.say(Said.QUERY, QUERY | {"kind": "other"}, body=b"x"),
+        "kind is one of plain, child_run, tool",
+    ),
+    "child run without a context": (
+        lambda host: host.say(Said.QUERY, QUERY | {"kind": "child_run"}, body=b"x"),
+        "a child run, and nothing else, has a context",
+    ),
+    "context of what is no child run": (
+        lambda host: host.say(Said.QUERY, QUERY | {"context": CONTEXT}, body=b"xy"),
+        "a child run, and nothing else, has a context",
+    ),
+    "child run of two prompts": (
+        lambda host: host.say(
+            Said.QUERY,
+            QUERY | {"kind": "child_run", "sizes": [1, 1, 0], "context": CONTEXT},
+            body=b"xyz",
+        ),
+        "a child run has one prompt",
+    ),
+    "context that is no text": (
+        lambda host: host.say(
+            Said.QUERY, QUERY | {"kind": "child_run", "context": CONTEXT}, body=b"x\xff"
+        ),
+        "a context is UTF-8",
+    ),
+    "context larger than its frame": (
+        lambda host: host.say(
+            Said.QUERY,
+            QUERY | {"kind": "child_run", "context": CONTEXT | {"size": 9}},
+            body=b"xy",
+        ),
+        "size is from 0 to 2",
     ),
     "query with a bad id": (
         lambda host: host.say(Said.QUERY, QUERY | {"query_id": "a b"}, body=b"x"),
@@ -139,9 +187,9 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
 async def test_broken_rule_ends_the_sandbox(attack: str) -> None:
     """A broker's process that breaks a rule is killed, and the caller reads which rule it was."""
     act, words = ATTACKS[attack]
-    limits = RunLimits(batch_prompts=4, query_chars=10)
+    limits = QueryLimits(batch_prompts=4, prompt_chars=10)
     cell_limits = CellLimits(output_bytes=32, answer_bytes=64)
-    async with hostile(run_limits=limits, cell_limits=cell_limits) as host:
+    async with hostile(query_limits=limits, cell_limits=cell_limits) as host:
         cell = asyncio.create_task(host.attachment.run_cell("pass", timeout_s=60))
         await host.hear(Told.RUN)
         act(host)
@@ -218,7 +266,7 @@ async def test_repeated_query_id_ends_the_sandbox() -> None:
 async def test_more_open_queries_than_a_sandbox_may_have_end_it() -> None:
     """A process cannot have more requests open at the provider than its sandbox could."""
     queries = HangingQueries()
-    async with hostile(queries=queries, run_limits=RunLimits(concurrent_queries=1)) as host:
+    async with hostile(queries=queries, query_limits=QueryLimits(concurrent_queries=1)) as host:
         cell = asyncio.create_task(host.attachment.run_cell("pass", timeout_s=60))
         await host.hear(Told.RUN)
         for number in range(1, 6):

@@ -11,7 +11,8 @@ from support.process_sandbox import open_process_provider
 from support.programs import ProgramRunner
 from support.sub_model import ScriptedQueries
 
-from orchestrator.domain import CellLimits, LanguagePolicy, SandboxLimits
+from orchestrator.domain import LanguagePolicy
+from orchestrator.limits import CellLimits, SandboxLimits
 from sandbox_image.repl.language import compile_cell
 from sandbox_image.repl.language_policy import GuardedPolicy
 

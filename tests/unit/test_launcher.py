@@ -10,6 +10,7 @@ import pytest
 from support.broker_host import until
 from support.fake_container import FakeBackend, FakeBroker, FakeContainer, never_end
 
+from orchestrator.context import encode_context
 from orchestrator.domain import (
     CellResult,
     ContextKind,
@@ -17,7 +18,6 @@ from orchestrator.domain import (
     Outcome,
     QueryAnswer,
     QueryRequest,
-    SandboxLimits,
 )
 from orchestrator.errors import (
     InputError,
@@ -26,6 +26,7 @@ from orchestrator.errors import (
     SandboxLostError,
     SandboxStartError,
 )
+from orchestrator.limits import SandboxLimits
 from orchestrator.sandbox.launcher import IDLE_BYTES, LaunchedSandbox, SandboxLauncher, needed_bytes
 
 MIB = 2**20
@@ -87,7 +88,7 @@ def context_of(
 ) -> EncodedContext:
     return EncodedContext(
         kind=kind,
-        data=fill * size_bytes,
+        data=fill * (size_bytes // len(fill)),
         part_lengths=(size_bytes,),
         total_chars=size_bytes,
         sha256_hex="00",
@@ -322,7 +323,7 @@ async def test_context_that_cannot_fit_is_refused_before_it_is_sent() -> None:
     bench = Bench(limits=SandboxLimits(memory_bytes=IDLE_BYTES + 40 * MIB))
     async with bench.sandbox() as sandbox:
         with pytest.raises(InputError, match=r"needs about 45 MiB.*168 MiB.*room for 40 MiB.*173m"):
-            await sandbox.bind_context("context", context_of(20 * MIB))
+            await sandbox.bind_context("context", context_of(40 * MIB))
 
     assert bench.broker.endpoint.attachment.bound == {}
 
@@ -331,7 +332,7 @@ async def test_context_that_just_fits_is_bound() -> None:
     """The memory that the refusal asks for is enough."""
     bench = Bench(limits=SandboxLimits(memory_bytes=IDLE_BYTES + 45 * MIB))
     async with bench.sandbox() as sandbox:
-        await sandbox.bind_context("context", context_of(20 * MIB))
+        await sandbox.bind_context("context", context_of(40 * MIB))
 
     assert set(bench.broker.endpoint.attachment.bound) == {"context"}
 
@@ -342,7 +343,7 @@ async def test_memory_asked_for_counts_what_a_sandbox_needs_idle() -> None:
     enough_mib = (IDLE_BYTES + 45 * MIB) // MIB
     async with bench.sandbox() as sandbox:
         with pytest.raises(InputError, match=f"room for 0 MiB; pass --memory {enough_mib}m or"):
-            await sandbox.bind_context("context", context_of(20 * MIB))
+            await sandbox.bind_context("context", context_of(40 * MIB))
 
 
 async def test_contexts_of_a_session_share_its_memory() -> None:
@@ -353,23 +354,38 @@ async def test_contexts_of_a_session_share_its_memory() -> None:
         await sandbox.bind_context("context_0", context_of(20 * MIB))
 
         with pytest.raises(InputError, match="room for 25 MiB"):
-            await sandbox.bind_context("context_1", context_of(12 * MIB))
+            await sandbox.bind_context("context_1", context_of(24 * MIB))
+
+
+async def test_refused_text_says_what_makes_it_large() -> None:
+    """One emoji makes each character of a text take four bytes; whoever reads that can cut it."""
+    bench = Bench(limits=SandboxLimits(memory_bytes=IDLE_BYTES + 40 * MIB))
+    text = encode_context("x" * (20 * MIB) + "😀")
+    async with bench.sandbox() as sandbox:
+        with pytest.raises(InputError, match=r"needs about 120 MiB.*takes 4 bytes, and so each"):
+            await sandbox.bind_context("context", text)
+        with pytest.raises(InputError, match=r"or a smaller context\.$"):
+            await sandbox.bind_context("context", context_of(40 * MIB))
 
 
 @pytest.mark.parametrize(
     ("context", "needed_mib"),
     [
-        # As a str: 4 MiB of bytes that lie in memory as 4 MiB, or as 16 with one wide character.
-        (context_of(4 * MIB), 9),
-        (context_of(4 * MIB, resident_bytes=16 * MIB), 36),
-        # As JSON: the values, and the document they are parsed from.
-        (context_of(4 * MIB, kind=ContextKind.JSON, resident_bytes=20 * MIB), 25),
-        (
-            context_of(4 * MIB, kind=ContextKind.DOCUMENTS, resident_bytes=20 * MIB, fill=b"\xf0"),
-            40,
-        ),
+        # A text grows in place; an eighth of it is left for what works on it.
+        (context_of(16 * MIB), 18),
+        # Beside its value, all of it half as wide, where its first wide character is its last one.
+        (context_of(16 * MIB, resident_bytes=64 * MIB, fill=b"\xf0"), 96),
+        (context_of(16 * MIB, resident_bytes=32 * MIB, fill=b"\xe4"), 48),
+        # Likewise as ASCII, where its first other character is, of Latin-1.
+        (context_of(16 * MIB, fill=b"\xe9"), 32),
+        # Beside the values, the part that waits longest for its end, which may be the only one.
+        (context_of(4 * MIB, kind=ContextKind.JSON, resident_bytes=20 * MIB), 24),
+        (context_of(4 * MIB, kind=ContextKind.JSON, resident_bytes=20 * MIB, fill=b"\xf0"), 36),
+        (context_of(4 * MIB, kind=ContextKind.DOCUMENTS, resident_bytes=5 * MIB, fill=b"\xe9"), 10),
+        # Of parts that are small no more than a piece waits: the eighth is what counts.
+        (context_of(16 * MIB, kind=ContextKind.TEXTS, fill=b",\n" + b"x" * 30), 18),
     ],
 )
 def test_needed_memory_counts_value_and_text(context: EncodedContext, needed_mib: int) -> None:
-    """A value and the text it is made from are in memory together, each as wide as it is."""
+    """A value and what it is made from are in memory together, each as wide as it is."""
     assert needed_bytes(context) == needed_mib * MIB

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.domain import SandboxId, SandboxLimits
+from orchestrator.domain import SandboxId
+from orchestrator.limits import SandboxLimits
 from orchestrator.sandbox.readback import find_differences, find_missing_seccomp
 from orchestrator.sandbox.spec import Runtime, SandboxSpec, container_config
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from orchestrator.broker.clock import CellClock
 from orchestrator.broker_process.fields import Fields
 from orchestrator.broker_process.frames import Frame, Said
+from orchestrator.broker_process.query_frames import query_parts
 from orchestrator.broker_process.relayed_queries import RelayedQueries
-from orchestrator.domain import CellId, QueryAnswer, QueryRequest, RunLimits
+from orchestrator.domain import CellId, QueryAnswer, QueryId, QueryRequest
+from orchestrator.limits import QueryLimits
 
 
 class NeverAsked:
@@ -23,13 +25,14 @@ async def test_query_that_is_stopped_before_it_is_begun_is_answered() -> None:
     sent: list[tuple[int, Sequence[QueryAnswer] | None]] = []
     queries = RelayedQueries(
         handler=NeverAsked(),
-        limits=RunLimits(),
+        limits=QueryLimits(),
         send=lambda number, answers: sent.append((number, answers)),
     )
     queries.begin_cell(CellId(1), CellClock(timeout_s=60.0, expire=lambda: None))
-    fields = Fields({"number": 1, "query_id": "q", "model_alias": None, "sizes": [1]})
+    request = QueryRequest(query_id=QueryId("q"), cell_id=CellId(1), prompts=("?",))
+    said, body = query_parts(1, request)
 
-    queries.take(Frame(kind=Said.QUERY, fields=fields, body=memoryview(b"?")))
+    queries.take(Frame(kind=Said.QUERY, fields=Fields(said), body=memoryview(body)))
     queries.stop_cell()
     await asyncio.wait_for(queries.settle(), timeout=1)
     await asyncio.sleep(0)

@@ -31,15 +31,24 @@ def payload_of(frame: bytes) -> bytes:
     return frame[5:]
 
 
-@given(st.lists(TEXTS, max_size=5), st.one_of(st.none(), TEXTS))
-def test_prompts_arrive_as_they_were(prompts: list[str], model: str | None) -> None:
+@given(st.lists(TEXTS, max_size=5), st.lists(TEXTS, max_size=3), st.one_of(st.none(), TEXTS))
+def test_prompts_arrive_as_they_were(
+    prompts: list[str], contexts: list[str], model: str | None
+) -> None:
     """Whatever is in them, NUL too; only half a surrogate pair, which is no text, does not."""
-    sent = {"query_id": "1-1", "cell_id": 1, "prompts": prompts, "model": model}
+    sent = {
+        "query_id": "1-1",
+        "cell_id": 1,
+        "prompts": prompts,
+        "contexts": contexts,
+        "model": model,
+    }
 
     claim = Frame(FrameKind.QUERY, payload_of(encode(FrameKind.QUERY, sent))).claim()
 
     assert claim == sent | {
         "prompts": [replaced(prompt) for prompt in prompts],
+        "contexts": [replaced(context) for context in contexts],
         "model": None if model is None else replaced(model),
     }
 

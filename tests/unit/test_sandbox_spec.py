@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.domain import SandboxId, SandboxLimits
+from orchestrator.domain import SandboxId
+from orchestrator.limits import SandboxLimits
 from orchestrator.sandbox.spec import (
     SOCKET_MOUNT,
     Runtime,

@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.domain import Message, ModelReply
+from orchestrator.chat import Message, ModelReply, ModelRequest
 from orchestrator.errors import InputError, ModelUnavailableError
 from orchestrator.models.script_file import Script, load_script
 from orchestrator.models.scripted import EchoModel, ScriptedModel, ScriptedReply
+
+NOTHING = ModelRequest(messages=())
 
 SCRIPT = """
 sub_otherwise = "echo"
@@ -44,7 +46,8 @@ def script(tmp_path: Path) -> Script:
 
 
 async def ask(model: ScriptedModel | EchoModel, prompt: str) -> str:
-    return (await model.complete([Message("system", "s"), Message("user", prompt)])).text
+    chat = (Message("system", "s"), Message("user", prompt))
+    return (await model.complete(ModelRequest(messages=chat))).text
 
 
 async def test_root_replies_come_in_order_as_written(script: Script) -> None:
@@ -100,7 +103,7 @@ async def test_concurrent_calls_share_the_replies_in_call_order() -> None:
 
 async def test_nothing_is_paid_for_a_reply_nobody_gave(script: Script) -> None:
     """Scripted and echoed replies cost nothing and say that no model was asked."""
-    reply = await script.root_model().complete([])
+    reply = await script.root_model().complete(NOTHING)
 
     assert (reply.cost_usd, reply.prompt_tokens, reply.completion_tokens) == (0.0, 0, 0)
     assert script.root_model().is_scripted
@@ -109,10 +112,27 @@ async def test_nothing_is_paid_for_a_reply_nobody_gave(script: Script) -> None:
 
 async def test_echo_answers_with_the_last_user_message() -> None:
     """The echo repeats the prompt, not the system text and not an earlier message."""
-    chat = [Message("user", "a"), Message("user", "b"), Message("assistant", "c")]
+    chat = (Message("user", "a"), Message("user", "b"), Message("assistant", "c"))
+    asked = ModelRequest(messages=chat)
 
-    assert await EchoModel().complete(chat) == ModelReply(text="b", cost_usd=0.0)
-    assert await EchoModel().complete([]) == ModelReply(text="", cost_usd=0.0)
+    assert await EchoModel().complete(asked) == ModelReply(text="b", cost_usd=0.0)
+    assert await EchoModel().complete(NOTHING) == ModelReply(text="", cost_usd=0.0)
+
+
+async def test_whoever_listens_hears_the_whole_reply_at_once(script: Script) -> None:
+    """A reply that comes from nowhere has no pieces."""
+    heard: list[str] = []
+
+    def listen(piece: str) -> bool:
+        heard.append(piece)
+        return True
+
+    await EchoModel().complete(ModelRequest(messages=(Message("user", "a"),)), on_text=listen)
+    await script.sub_model().complete(
+        ModelRequest(messages=(Message("user", "the capital"),)), on_text=listen
+    )
+
+    assert heard == ["a", "Paris"]
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,8 @@ from orchestrator.broker_process.setup_frames import (
     set_up_fields,
     wall_fields,
 )
-from orchestrator.domain import (
-    CellLimits,
-    LanguagePolicy,
-    RunLimits,
-    SandboxId,
-    SandboxLimits,
-    Walls,
-)
+from orchestrator.domain import LanguagePolicy, SandboxId, Walls
+from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 
 #: Every wall with a value, and every wall that can be unknown without one.
 _UNKNOWN: dict[str, Any] = {
@@ -57,7 +51,7 @@ def test_set_up_crosses() -> None:
         sandbox_id=SandboxId("s"),
         promised_walls=WALLS,
         cell_limits=CellLimits(wall_s=1.5, output_bytes=7),
-        run_limits=RunLimits(queries=3),
+        query_limits=QueryLimits(batch_prompts=3),
         sandbox_limits=SandboxLimits(cpu_count=0.5),
         language_policy=LanguagePolicy.OPEN,
         stop_margin_s=0.25,

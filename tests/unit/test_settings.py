@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator import settings
-from orchestrator.domain import CellLimits, LanguagePolicy, RunLimits, SandboxLimits
+from orchestrator.domain import LanguagePolicy
 from orchestrator.errors import SettingsError
+from orchestrator.limits import CellLimits, ModelCap, QueryLimits, RunLimits, SandboxLimits
+from orchestrator.providers import ProviderSettings
 from orchestrator.settings import Settings, load, parse_size
 
 _FOREIGN = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "DOCKER_HOST", "XDG_CONFIG_HOME",
@@ -36,7 +38,9 @@ def test_limits_come_from_where_they_are_defined() -> None:
     """With nothing configured, the limits are exactly the documented defaults."""
     found = load()
 
-    assert (found.run, found.cell, found.sandbox) == (RunLimits(), CellLimits(), SandboxLimits())
+    assert (found.run, found.query) == (RunLimits(), QueryLimits())
+    assert (found.cell, found.sandbox) == (CellLimits(), SandboxLimits())
+    assert (found.provider, found.providers, found.models) == (ProviderSettings(), {}, {})
     assert found.policy is LanguagePolicy.GUARDED
 
 
@@ -99,7 +103,10 @@ def test_own_variable_beats_another_programs(clean_environment: pytest.MonkeyPat
     [
         ('modle = "x"', "modle .* is not a setting; did you mean model?"),
         ("[run]\nturn = 3", r"run\.turn .* did you mean run\.turns?"),
-        ("[colour]\nred = 1", "colour .* known are: broker, "),
+        ("[colour]\nred = 1", "colour .* known are: answers_repeats_once, broker, "),
+        ("[run.models.m]\nusds = 3", r"run\.models\.m\.usds .* did you mean run\.models\.m\.usd\?"),
+        ("[providers.f]\nbase_ulr = 'x'", r"did you mean providers\.f\.base_url\?"),
+        ("[models.m.price]\nprompt = 1", r"did you mean models\.m\.price\.prompt_usd\?"),
         ("[run]\nturns = -3", r"run\.turns .*: expected a number above zero, got -3"),
         ("[run]\nturns = 0", r"run\.turns .*: expected a number above zero, got 0"),
         ("[run]\nqueries = -1", r"run\.queries .*: expected a number of zero or more, got -1"),
@@ -108,6 +115,39 @@ def test_own_variable_beats_another_programs(clean_environment: pytest.MonkeyPat
         ('[run]\nturns = "abc"', r"run\.turns .*: expected a valid integer, got 'abc'"),
         ('[sandbox]\nmemory_bytes = "2x"', r"sandbox\.memory_bytes .*: expected a size .* '2x'"),
         ("run = 3", r"run .*: expected a section of keys, got 3"),
+        ("providers.f = 3", r"providers\.f .*: expected a section of keys"),
+        ("providers = 3", r"providers .*: expected a section of keys"),
+        ("run.models = 3", r"run\.models .*: expected a section of keys, got 3"),
+        (
+            "[run.models.m]\nusd = -1",
+            r"run\.models\.m\.usd .*: expected a number above zero, got -1",
+        ),
+        (
+            "[provider]\nrequest_timeout_s = 0",
+            r"provider\.request_timeout_s .*: expected a number above zero, got 0",
+        ),
+        (
+            "[providers.f]\nmax_retries = -1",
+            r"providers\.f\.max_retries .*: expected a number of zero or more, got -1",
+        ),
+        (
+            "[providers.f]\ntokens_per_minute = 0",
+            r"providers\.f\.tokens_per_minute .*: expected a number above zero, got 0",
+        ),
+        (
+            "[models.m]\nwindow_tokens = 0",
+            r"models\.m\.window_tokens .*: expected a number above zero, got 0",
+        ),
+        (
+            "[models.m.price]\nprompt_usd = -1\ncompletion_usd = 1",
+            r"models\.m\.price\.prompt_usd .*: expected a number of zero or more, got -1",
+        ),
+        (
+            "[models.m.price]\nprompt_usd = 1",
+            r"models\.m\.price\.completion_usd .*: expected a value, found none",
+        ),
+        ('[models.m]\napi = "assistants"', r"expected 'chat' or 'responses', got 'assistants'"),
+        ('[query]\nchild_context_bytes = "2x"', r"query\.child_context_bytes .* a size .* '2x'"),
         ('policy = "none"', "policy .*: expected 'guarded' or 'open', got 'none'"),
         ("model = ", "is not TOML"),
     ],
@@ -122,6 +162,12 @@ def test_wrong_file_is_refused_with_key_expectation_and_value(
         load(config_file=path)
 
     assert str(path) in str(caught.value)
+
+
+def test_misspelt_key_of_a_caller_is_refused() -> None:
+    """A program that gives a key which is none is told so, as a file is."""
+    with pytest.raises(SettingsError, match=r"run\.turn \(given by the caller\).*run\.turns"):
+        load(overrides={"run": {"turn": 3}})
 
 
 def test_zero_queries_is_a_choice(write: Callable[[str], Path]) -> None:
@@ -214,14 +260,26 @@ def test_limits_given_as_values_are_checked_too() -> None:
 
 def test_every_limit_can_be_set_by_a_variable(clean_environment: pytest.MonkeyPatch) -> None:
     """Each field of each limit has its variable: a new one cannot be forgotten here."""
-    for section, limits in (("run", RunLimits), ("cell", CellLimits), ("sandbox", SandboxLimits)):
+    sections = {
+        "run": RunLimits,
+        "query": QueryLimits,
+        "cell": CellLimits,
+        "sandbox": SandboxLimits,
+    }
+    for section, limits in sections.items():
         for field in fields(limits):
-            clean_environment.setenv(f"RLM_{section}__{field.name}".upper(), "7")
+            is_table = field.name == "models"
+            name = f"{section}__{field.name}" + ("__some_model__usd" if is_table else "")
+            clean_environment.setenv(f"RLM_{name}".upper(), "7")
 
     found = load()
 
-    for limits_found in (found.run, found.cell, found.sandbox):
-        assert set(asdict(limits_found).values()) == {7}
+    for limits_found in (found.run, found.query, found.cell, found.sandbox):
+        read = asdict(limits_found)
+        assert read.pop("models", {"some_model": asdict(ModelCap(usd=7))}) == {
+            "some_model": asdict(ModelCap(usd=7))
+        }
+        assert set(read.values()) == {7}
 
 
 def test_socket_directory_is_short() -> None:

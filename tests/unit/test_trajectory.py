@@ -2,131 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
 
 import pytest
-from support.statements import controls_of
+from hypothesis import given
+from hypothesis import strategies as st
+from support.event_values import RECORDED_EVENTS, filled_with, instances_of
+from support.trajectories import cancelled_run, rich_run, write
 
-from orchestrator.domain import (
-    AnswerSource,
-    CellError,
-    CellId,
-    CellResult,
-    CellUsage,
-    ContextKind,
-    Draft,
-    FinishReason,
-    ModelReply,
-    ModelUsage,
-    Outcome,
-    OutputStream,
-    Printed,
-    QueryFailure,
-    QueryFailureReason,
-    QueryId,
-    RunId,
-    Timings,
-    Variable,
-    VariableState,
-)
+from orchestrator.domain import CellId, OutputStream, QueryId, RunId
 from orchestrator.errors import InputError
 from orchestrator.events import (
-    CellEnded,
     CellPrinted,
-    CellStarted,
-    QueryEnded,
-    QueryRefused,
     QueryStarted,
-    ReplyReceived,
-    RunEnded,
+    ReplyPiece,
     RunEvent,
-    RunStarted,
-    SandboxReady,
     TurnStarted,
 )
-from orchestrator.trajectory.jsonl import open_trajectory, read_trajectory
+from orchestrator.trajectory.growth import runs_of
+from orchestrator.trajectory.jsonl import open_trajectory, read_records, read_trajectory
+from orchestrator.trajectory.lines import event_of, line_of, record_of
 
-TENANT_TEXT = "tenant's text"
-NASTY = f"{TENANT_TEXT}: é \x00 \x1b[31m \u202e \u2028 \ud800 {{}} \n"
-
-FAILURE = QueryFailure(reason=QueryFailureReason.TOO_LARGE, message="cut it into pieces")
-EVENTS: tuple[RunEvent, ...] = (
-    RunStarted(
-        run_id=RunId("r1"),
-        question=NASTY,
-        context_kind=ContextKind.DOCUMENTS,
-        context_chars=10_000_000,
-        context_sha256_hex="ab" * 32,
-        root_model="root",
-        sub_model="sub",
-        profile="small",
-        is_scripted=True,
-    ),
-    SandboxReady(
-        sandbox_id="s1",
-        image_id="sha256:1",
-        runtime="runsc",
-        start_s=0.25,
-        controls=controls_of("s1"),
-    ),
-    TurnStarted(turn=0),
-    ReplyReceived(
-        turn=1,
-        reply=ModelReply(text=NASTY, prompt_tokens=5, cost_usd=0.125, was_cut=True),
-        cell_count=2,
-        wall_s=1.0,
-    ),
-    CellStarted(turn=1, cell_id=CellId(3), source=NASTY),
-    CellEnded(
-        turn=1,
-        result=CellResult(
-            cell_id=CellId(3),
-            outcome=Outcome.RAISED,
-            state=VariableState.ROLLED_BACK,
-            stdout=Printed(head=NASTY, tail=NASTY, total_bytes=2**40, dropped_bytes=1),
-            stderr=Printed(head=NASTY, total_bytes=3),
-            error=CellError(type_name="ValueError", message=NASTY, traceback=NASTY),
-            answer=Draft(content=NASTY, is_ready=True),
-            variables=(
-                Variable(name="x", type_name="int", size=None),
-                Variable(name="y", type_name="list", size=3),
-            ),
-            usage=CellUsage(wall_s=1.5, cpu_s=1.0, peak_memory_bytes=7, query_count=2),
-        ),
-    ),
-    CellEnded(
-        turn=2,
-        result=CellResult(cell_id=CellId(4), outcome=Outcome.SUCCEEDED, state=VariableState.KEPT),
-    ),
-    QueryStarted(
-        query_id=QueryId("q"), prompt_index=0, cell_id=CellId(3), prompt=NASTY, is_repeat=True
-    ),
-    QueryEnded(
-        query_id=QueryId("q"),
-        prompt_index=0,
-        reply=ModelReply(text=NASTY),
-        failure=None,
-        wall_s=0.0,
-    ),
-    QueryEnded(query_id=QueryId("q"), prompt_index=1, reply=None, failure=FAILURE, wall_s=2.5),
-    QueryRefused(query_id=QueryId("p"), cell_id=CellId(3), prompt_count=9, failure=FAILURE),
-    RunEnded(
-        run_id=RunId("r1"),
-        finish_reason=FinishReason.SANDBOX_LOST,
-        answer=NASTY,
-        answer_source=AnswerSource.DRAFT,
-        failure="the container exited with 137",
-        usage={"root": ModelUsage(request_count=1, cost_usd=0.5), "sub": ModelUsage()},
-        turn_count=2,
-        query_count=9,
-        timings=Timings(total_s=3.0, start_s=0.25, root_model_s=1.0, cells_s=1.5),
-    ),
-)
+NOW = datetime(2026, 11, 3, tzinfo=UTC)
+NASTY = "tenant's text: é \x00 \x1b[31m \u202e \u2028 \ud800 {} \n"
+EVENTS: tuple[RunEvent, ...] = tuple(filled_with(NASTY, kind) for kind in RECORDED_EVENTS)
+RUN = RunId("r1")
+FIRST, SECOND = TurnStarted(run_id=RUN, turn=1), TurnStarted(run_id=RUN, turn=2)
 
 
 @pytest.fixture
@@ -138,41 +43,60 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def one_line(path: Path) -> dict[str, object]:
     """The record of one event."""
-    write(path, TurnStarted(turn=1))
+    record_to(path, FIRST)
     record: dict[str, object] = json.loads(path.read_text())
     return record
 
 
-def write(path: Path, *events: RunEvent, records_text: bool = True) -> None:
-    """Writes events as a run would."""
-    with open_trajectory(path, records_text=records_text) as sink:
+def record_to(path: Path, *events: RunEvent) -> None:
+    """Records events as a run would."""
+    with open_trajectory(path) as sink:
         for event in events:
             sink(event)
 
 
-def test_the_sample_holds_every_event_of_a_trajectory() -> None:
-    """An event that is added to the run is added to this test."""
-    assert {type(event) for event in EVENTS} == set(get_args(RunEvent)) - {CellPrinted}
+@pytest.mark.parametrize("kind", RECORDED_EVENTS, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+def test_any_event_reads_back_as_it_was(kind: type[RunEvent], data: st.DataObject) -> None:
+    """Every field of every event survives, whatever is in it."""
+    event = data.draw(instances_of(kind))
+
+    assert event_of(line_of(event, time=NOW, records_text=True)) == event
 
 
-def test_events_read_back_as_they_were(path: Path) -> None:
-    """Every field of every event survives, whatever characters it holds."""
-    write(path, *EVENTS)
+def test_events_in_a_file_read_back_as_they_were(path: Path) -> None:
+    """Likewise on the way through a file."""
+    record_to(path, *EVENTS)
 
     assert read_trajectory(path) == EVENTS
 
 
-def test_a_line_says_version_kind_and_time(one_line: dict[str, object]) -> None:
+@pytest.mark.parametrize("records_text", [True, False])
+def test_record_says_when_and_whether_texts_are_kept(*, records_text: bool) -> None:
+    """A reader learns the time of each event, and whether its texts are digests."""
+    record = record_of(line_of(FIRST, time=NOW, records_text=records_text))
+
+    assert (record.event, record.time, record.records_text) == (FIRST, NOW, records_text)
+
+
+def test_a_line_says_version_kind_run_and_time(one_line: dict[str, object]) -> None:
     """Each line can be read alone."""
     time = one_line.pop("time")
 
-    assert one_line == {"version": 1, "event": "turn_started", "records_text": True, "turn": 1}
+    assert one_line == {
+        "version": 2,
+        "event": "turn_started",
+        "records_text": True,
+        "run_id": "r1",
+        "turn": 1,
+        "messages": [],
+    }
     assert str(time).endswith("+00:00")
 
 
 def test_a_file_is_safe_to_look_at(path: Path) -> None:
     """One line an event, in printable ASCII: no escape sequence reaches a terminal."""
-    write(path, *EVENTS)
+    record_to(path, *EVENTS)
     data = path.read_bytes()
 
     assert data.count(b"\n") == len(EVENTS)
@@ -181,60 +105,74 @@ def test_a_file_is_safe_to_look_at(path: Path) -> None:
 
 def test_a_file_is_for_its_owner_alone(path: Path) -> None:
     """It holds what a user asked, so others on the host do not read it."""
-    write(path, TurnStarted(turn=1))
+    record_to(path, FIRST)
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_pieces_of_output_are_left_out(path: Path) -> None:
-    """The result of a cell holds its output; the pieces would say it twice."""
-    write(path, CellPrinted(cell_id=CellId(1), stream=OutputStream.STDOUT, data=b"x"))
+def test_events_of_a_moment_are_left_out(path: Path) -> None:
+    """Replies and results hold what their pieces would say twice."""
+    piece = ReplyPiece(run_id=RUN, turn=1, text="x")
+    printed = CellPrinted(run_id=RUN, cell_id=CellId(1), stream=OutputStream.STDOUT, data=b"x")
+    record_to(path, piece, printed)
 
     assert read_trajectory(path) == ()
-
-
-def test_texts_are_left_out_on_request(path: Path) -> None:
-    """No text of a tenant is in the file; digest and length are, and it still reads back."""
-    write(path, *EVENTS, records_text=False)
-    digest = hashlib.sha256(NASTY.encode("utf-8", "surrogatepass")).hexdigest()
-    started, *_, ended = read_trajectory(path)
-
-    assert TENANT_TEXT not in path.read_text()
-    assert isinstance(started, RunStarted)
-    assert started.question == f"sha256:{digest} chars:{len(NASTY)}"
-    assert isinstance(ended, RunEnded)
-    assert ended.failure == "the container exited with 137"
-
-
-def test_an_empty_text_stays_empty_without_texts(path: Path) -> None:
-    """That a run had no answer is not a secret."""
-    write(path, EVENTS[6], records_text=False)
-
-    assert read_trajectory(path) == (EVENTS[6],)
 
 
 def test_events_are_in_the_file_as_they_happen(path: Path) -> None:
     """A run that is killed leaves what had happened."""
     with open_trajectory(path) as sink:
-        sink(TurnStarted(turn=1))
+        sink(FIRST)
 
-        assert read_trajectory(path) == (TurnStarted(turn=1),)
+        assert read_trajectory(path) == (FIRST,)
 
 
 def test_runs_are_appended(path: Path) -> None:
     """A second run does not erase the first."""
-    write(path, TurnStarted(turn=1))
-    write(path, TurnStarted(turn=2))
+    record_to(path, FIRST)
+    record_to(path, SECOND)
 
-    assert read_trajectory(path) == (TurnStarted(turn=1), TurnStarted(turn=2))
+    assert read_trajectory(path) == (FIRST, SECOND)
+
+
+def test_a_file_may_hold_several_run_trees(tmp_path: Path) -> None:
+    """Runs one after the other, child runs among their parents' events, are told apart."""
+    path = write(tmp_path / "t.jsonl", rich_run("one"), cancelled_run("two"), rich_run("three"))
+
+    runs = runs_of(read_records(path))
+
+    assert [run.run_id for run in runs] == ["one", "two", "three"]
+    assert [len(run.child_runs) for run in runs] == [1, 0, 1]
 
 
 def test_a_last_line_that_was_cut_off_is_left_out(path: Path) -> None:
     """What a killed process left of a line does not hide the lines before it."""
-    write(path, *EVENTS)
+    record_to(path, *EVENTS)
     path.write_bytes(path.read_bytes()[:-20])
 
     assert read_trajectory(path) == EVENTS[:-1]
+
+
+def test_a_line_that_was_cut_off_does_not_spoil_the_next_run(path: Path) -> None:
+    """A run that is appended after a killed one has lines of its own, and both are read."""
+    record_to(path, FIRST, SECOND)
+    path.write_bytes(path.read_bytes()[:-20])
+
+    record_to(path, FIRST)
+
+    assert read_trajectory(path) == (FIRST, FIRST)
+    assert path.read_text().splitlines()[1].endswith("(cut off)")
+
+
+def test_a_line_without_its_line_feed_alone_is_not_taken_for_whole(path: Path) -> None:
+    """A reader's rule is the same before and after the next run is appended."""
+    record_to(path, FIRST, SECOND)
+    path.write_bytes(path.read_bytes()[:-1])
+    before = read_trajectory(path)
+
+    record_to(path, FIRST)
+
+    assert (before, read_trajectory(path)) == ((FIRST,), (FIRST, FIRST))
 
 
 def test_a_full_disk_costs_the_trajectory_not_the_run(caplog: pytest.LogCaptureFixture) -> None:
@@ -252,7 +190,7 @@ def test_a_full_disk_costs_the_trajectory_not_the_run(caplog: pytest.LogCaptureF
 def test_a_whole_file_is_named(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The control: where the disk takes every line, the file is named after the run."""
     with open_trajectory(path) as sink:
-        sink(TurnStarted(turn=1))
+        sink(FIRST)
 
     assert (sink.written_path, caplog.records) == (path, [])
 
@@ -266,19 +204,29 @@ def test_a_file_that_cannot_be_opened_is_refused_before_the_run(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"version": 2}, "line 1: trajectory version 2; this release reads version 1"),
+        ({"version": 1}, "line 1: trajectory version 1; this release reads version 2"),
         ({"version": "x" * 999}, "trajectory version 'x"),
-        ({"event": "turn_skipped"}, "no event is called 'turn_skipped'"),
+        ({"event": "turn_skipped"}, "no event is called 'turn_skipped' in this release"),
         ({"event": ["turn_started"]}, "no event is called"),
+        ({"mood": "good"}, "a field 'mood', which this release does not know"),
+        (
+            {"messages": [{"role": "user", "content": "", "mood": ""}]},
+            "messages has a field 'mood'",
+        ),
+        ({"messages": [{"role": "robot", "content": ""}]}, "role has an unknown value: 'robot'"),
         ({"turn": "1"}, "turn_started.turn is of type str, expected int"),
         ({"turn": True}, "turn_started.turn is of type bool, expected int"),
         ({"turn": None}, "turn_started.turn is of type NoneType, expected int"),
+        ({"time": "yesterday"}, "time is no time as ISO 8601 has it: 'yesterday'"),
+        ({"time": "2026-11-03T14:05:12"}, "time has no offset from UTC"),
+        ({"time": 5}, "time is of type int, expected str"),
+        ({"records_text": "yes"}, "records_text is of type str, expected bool"),
     ],
 )
 def test_what_is_not_understood_is_refused(
     path: Path, one_line: dict[str, object], change: dict[str, object], complaint: str
 ) -> None:
-    """A reader never guesses: it says where and what, and names no event it made up."""
+    """A reader never guesses: it says where and what, and leaves nothing out unsaid."""
     path.write_text(json.dumps(one_line | change) + "\n")
 
     with pytest.raises(InputError) as caught:
@@ -287,11 +235,11 @@ def test_what_is_not_understood_is_refused(
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize("line", ["not json", "[]", "{}", '{"version": 1}', "null"])
+@pytest.mark.parametrize("line", ["not json", "[]", "{}", '{"version": 2}', "null", "\x80"])
 def test_what_is_no_event_is_refused(path: Path, line: str) -> None:
     """A file that is something else is said to be."""
     path.parent.mkdir()
-    path.write_text(f"{line}\n")
+    path.write_text(f"{line}\n", "latin-1")
 
     with pytest.raises(InputError, match="line 1"):
         read_trajectory(path)
@@ -306,37 +254,18 @@ def test_a_missing_field_is_refused(path: Path, one_line: dict[str, object]) -> 
         read_trajectory(path)
 
 
-def test_a_field_of_a_later_release_is_passed_over(path: Path, one_line: dict[str, object]) -> None:
-    """Within a version, fields are only added; an older reader leaves out what it does not know."""
-    path.write_text(json.dumps(one_line | {"mood": "good"}) + "\n")
-
-    assert read_trajectory(path) == (TurnStarted(turn=1),)
-
-
-def test_sandbox_without_a_statement_is_read(path: Path) -> None:
-    """A file of a release that made no statement of controls is read as it was."""
-    write(path, EVENTS[1])
-    record = json.loads(path.read_text())
-    del record["controls"]
-    path.write_text(json.dumps(record) + "\n")
-
-    [read] = read_trajectory(path)
-
-    assert isinstance(read, SandboxReady)
-    assert read.controls is None
-
-
 def test_a_field_with_a_default_may_be_missing(path: Path) -> None:
     """Within a version, files of earlier releases are read."""
-    event = EVENTS[7]
-    write(path, event)
+    event = QueryStarted(
+        run_id=RUN, query_id=QueryId("q"), prompt_index=0, cell_id=CellId(1), prompt="p"
+    )
+    record_to(path, event)
     record = json.loads(path.read_text())
-    del record["is_repeat"]
+    for name in ("kind", "model", "tool_name", "context_chars", "is_repeat"):
+        del record[name]
     path.write_text(json.dumps(record) + "\n")
 
-    [read] = read_trajectory(path)
-    assert isinstance(read, QueryStarted)
-    assert not read.is_repeat
+    assert read_trajectory(path) == (event,)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

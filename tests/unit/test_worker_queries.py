@@ -151,6 +151,18 @@ def test_failed_batch_carries_the_answers_that_came(directory: Path) -> None:
     assert stdout == b"['a', None, 'c'] ['model_failed']\n"
 
 
+def test_failed_batch_is_caught_as_a_failed_query_is(directory: Path) -> None:
+    """`except QueryError` is what models write around a batch, too."""
+    with ScriptedBroker(directory, answer=_half_fails) as broker:
+        _, stdout, _ = broker.run(
+            "try:\n    llm_query_batched(['a', 'bad'])\n"
+            "except QueryError as error:\n"
+            "    print(type(error).__name__, error.reason)"
+        )
+
+    assert stdout == b"QueryBatchError batch\n"
+
+
 def test_failed_batch_can_return_errors_in_place(directory: Path) -> None:
     """`return_errors=True` never raises for a prompt that failed."""
     with ScriptedBroker(directory, answer=_half_fails) as broker:
