@@ -168,26 +168,32 @@ class Worker:
         now_s = time.monotonic()
         if now_s >= cell.sample_at_s:
             self._repl.sample(cell.usage)
-            used_share = self._make_room()
+            used_share = self._make_room(cell)
             cell.sample_s = _SHORT_SAMPLE_S if used_share > _LITTLE_LEFT else _SAMPLE_S
             cell.sample_at_s = now_s + cell.sample_s
         if cell.kill_at_s is not None and now_s >= cell.kill_at_s:
             self._repl.kill()
             self._replace_repl(endings.timed_out(cell.timeout_s))
 
-    def _make_room(self) -> float:
+    def _make_room(self, cell: RunningCell) -> float:
         """Gives the checkpoint up where the cell needs the memory; returns the share in use.
 
         What it shares with the live process costs nothing until the cell writes there: then it is
-        held twice. The base stays in any case: its contexts are never written to.
+        held twice. The base stays in any case: its contexts are never written to. And all that is
+        there stays once the kernel has ended the cell, for then it is what takes over.
         """
         used_share = self._gauge.used_share
-        if used_share > _TOO_LITTLE_LEFT:
-            needed_share, others_share = self._gauge.needed_share(
-                but_for_bytes=self._repl.anonymous_bytes()
-            )
-            if needed_share > _TOO_LITTLE_LEFT and others_share > _WORTH_GIVING_UP:
-                self._repl.drop_checkpoint()
+        if used_share <= _TOO_LITTLE_LEFT:
+            return used_share
+        own_bytes = self._repl.anonymous_bytes()
+        if own_bytes is None:
+            return used_share
+        needed_share, others_share = self._gauge.needed_share(but_for_bytes=own_bytes)
+        if needed_share <= _TOO_LITTLE_LEFT or others_share <= _WORTH_GIVING_UP:
+            return used_share
+        # Asked for last: a kill before it would have falsified what was read above.
+        if endings.memory_kill_count() == cell.memory_kills_at_start:
+            self._repl.drop_checkpoint()
         return used_share
 
     def _obey(self, item: pb.BrokerMessage | str) -> None:

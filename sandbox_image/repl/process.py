@@ -214,14 +214,19 @@ class ReplProcess:
         if self.spares and not self.spares[-1].is_base:
             self.spares.pop().let_go()
 
-    def anonymous_bytes(self) -> int:
-        """Returns what the live process and this one hold that is no file's; 0 where unknown."""
-        total_bytes = 0
-        with contextlib.suppress(psutil.Error):
-            for process in (self._metered(), psutil.Process()):
-                memory = process.memory_info()
-                total_bytes += memory.rss - memory.shared
-        return total_bytes
+    def anonymous_bytes(self) -> int | None:
+        """Returns what the live process and this one hold that is no file's; `None` if it is dead.
+
+        A process that has ended holds nothing, and yet what it held may not be free so soon.
+        """
+        try:
+            live = self._metered().memory_info()
+            own = psutil.Process().memory_info()
+        except psutil.Error:
+            return None
+        if not live.rss:
+            return None
+        return int(live.rss - live.shared + own.rss - own.shared)
 
     def read_output(self, descriptor: int) -> bytes:
         """Returns what a cell has printed on one of its two pipes, empty when nothing is there."""

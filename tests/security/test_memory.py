@@ -40,20 +40,27 @@ for number in range({LIMIT_MIB + 50}):
         descriptors.append(os.memfd_create("m"))
     os.write(descriptors[-1], b"a" * 2**20)
 """
-#: None of them takes half of what there is; all together take twice as much.
-SEVERAL_PROCESSES = f"""
+#: Each of them takes a piece; the cell waits a second and looks who has ended.
+PROCESSES = """
 children = []
-for _ in range(5):
+for _ in range({count}):
     pid = os.fork()
     if pid == 0:
         try:
-            text = "a" * ({LIMIT_MIB * 2 // 5} * 2**20)
+            text = "a" * ({each_mib} * 2**20)
         except MemoryError:
             os._exit(7)
         signal.pause()
     children.append(pid)
 time.sleep(1)
 ended = [os.waitpid(pid, os.WNOHANG)[1] for pid in children]
+"""
+#: None of them takes a fifth of what there is; all together take twice as much.
+SEVERAL_PROCESSES = PROCESSES.format(count=10, each_mib=LIMIT_MIB // 5)
+FILL_TMP = """
+for number in range({tmp_mib}):
+    with open(f'/tmp/f{{number}}', 'wb') as file: file.write(bytes(2**20))
+tell(0)
 """
 FREE = "texts = text = pages = [os.close(number) for number in globals().pop('descriptors', ())]"
 #: The filter of system calls refuses such files. Whether their memory counts is another wall.
@@ -154,30 +161,34 @@ async def test_memory_control() -> None:
             result = await run(sandbox, source)
             assert result.outcome is Outcome.SUCCEEDED, source
             await run(sandbox, FREE)
-        assert await probe(sandbox, f"{SEVERAL_PROCESSES}\ntell(ended)") == [0] * 5
+        assert await probe(sandbox, f"{SEVERAL_PROCESSES}\ntell(ended)") == [0] * 10
 
 
-async def test_scratch_counts_as_memory(sandbox: Sandbox, runtime: RuntimeUnderTest) -> None:
-    """What lies in /tmp is no second memory beside the first.
-
-    Under gVisor half of what is left over takes a sandbox beyond its limit, and ends it whole.
-    """
+@pytest.mark.runc_only("gVisor refuses shared pages in the cell, before they count")
+async def test_scratch_counts_as_memory(sandbox: Sandbox) -> None:
+    """What lies in /tmp is no second memory beside the first."""
     tmp_mib = LIMITS.tmp_bytes // MIB
-    await probe(
-        sandbox,
-        f"for number in range({tmp_mib}):\n"
-        "    with open(f'/tmp/f{number}', 'wb') as file: file.write(bytes(2**20))\n"
-        "tell(0)",
-    )
+    await probe(sandbox, FILL_TMP.format(tmp_mib=tmp_mib))
 
-    if runtime.is_gvisor:
-        with pytest.raises(SandboxLostError, match="want of memory"):
-            await run(sandbox, f"text = 'a' * ({LIMIT_MIB - 2 * tmp_mib} * 2**20)")
-        return
     result = await run(sandbox, SHARED_PAGES.replace(str(LIMIT_MIB + 50), str(LIMIT_MIB - tmp_mib)))
 
     assert result.outcome is Outcome.KILLED
     assert await goes_on(sandbox)
+
+
+@pytest.mark.gvisor_only(WHOLE_SANDBOX)
+async def test_gvisor_scratch_counts_as_memory(runtime: RuntimeUnderTest) -> None:
+    """Processes that fit end the sandbox where /tmp has been filled before."""
+    assert runtime == under_test()
+    half_mib = LIMIT_MIB // 2
+    limits = replace(LIMITS, tmp_bytes=half_mib * MIB)
+    processes = PROCESSES.format(count=3, each_mib=30)
+    async with open_sandbox(limits=limits) as sandbox:
+        assert await probe(sandbox, f"{processes}\ntell(ended)") == [0, 0, 0]
+    async with open_sandbox(limits=limits) as sandbox:
+        await probe(sandbox, FILL_TMP.format(tmp_mib=half_mib))
+        with pytest.raises(SandboxLostError, match="want of memory"):
+            await run(sandbox, processes)
 
 
 @pytest.mark.runc_only("gVisor shows no control group; what the engine set is read back from it")
