@@ -155,11 +155,13 @@ class LiveProgress:
 
     def _draw(self) -> Group:
         tally = self._tally
-        doing = f"cell {tally.cell_id}" if tally.cell_id is not None else "asking the root model"
+        doing = f"turn {tally.turn} · asking the root model" if tally.turn else "starting"
+        if tally.cell_id is not None:
+            doing = f"turn {tally.turn} · cell {tally.cell_id}"
         children = ""
         if tally.child_count:
             children = f" · child runs {tally.open_child_count} open of {tally.child_count}"
-        status = Text(f"turn {tally.turn} · {doing}", style="bold")
+        status = Text(doing, style="bold")
         status.append(
             f" · queries {tally.open_query_count} open of {tally.query_count}{children}"
             f" · {tally.spent()} · {tally.elapsed_s:.0f} s",

@@ -227,7 +227,7 @@ async def _answer(  # noqa: PLR0913, PLR0917 - what the command was given, taken
 ) -> RunResult:
     def tell(event: RunEvent) -> None:
         tally.add(event)
-        if isinstance(event, RunStarted) and event.is_scripted:
+        if isinstance(event, RunStarted) and event.is_scripted and event.parent_run_id is None:
             progress.note(_NO_MODEL_ASKED)
         progress.show(event, tally)
 
