@@ -51,11 +51,11 @@ class RunningCell:
     timeout_s: float
     usage: Usage
     tapes: dict[pb.OutputStream.ValueType, Tape]
-    started_s: float = field(default_factory=time.monotonic)
+    sample_s: float
+    sample_at_s: float
+    started_s: float
     stop_reason: int = pb.STOP_REASON_UNSPECIFIED
     kill_at_s: float | None = None
-    sample_at_s: float = 0.0
-    sample_s: float = 0.1
     query_count: int = 0
     memory_kills_at_start: int = 0
     is_uploading: bool = False  # parts of a child run's context are under way
@@ -64,15 +64,28 @@ class RunningCell:
 
     @classmethod
     def start(
-        cls, *, cell_id: int, timeout_s: float, usage: Usage, output_bytes: int, memory_kills: int
+        cls,
+        *,
+        cell_id: int,
+        timeout_s: float,
+        sample_s: float,
+        output_bytes: int,
+        memory_kills: int,
     ) -> RunningCell:
-        """Begins a cell whose output keeps `output_bytes` of each stream, half at each end."""
+        """Begins a cell whose output keeps `output_bytes` of each stream, half at each end.
+
+        Its usage is looked at after `sample_s` for the first time.
+        """
+        now_s = time.monotonic()
         head_bytes = output_bytes // 2
         streams = (pb.OUTPUT_STREAM_STDOUT, pb.OUTPUT_STREAM_STDERR)
         return cls(
             cell_id=cell_id,
             timeout_s=timeout_s,
-            usage=usage,
+            usage=Usage(started_s=now_s),
+            started_s=now_s,
+            sample_s=sample_s,
+            sample_at_s=now_s + sample_s,
             tapes={
                 stream: Tape(head_bytes=head_bytes, tail_bytes=output_bytes - head_bytes)
                 for stream in streams

@@ -83,6 +83,7 @@ class Worker:
         self._was_lost_idle = False
         self._is_binding = False
         self._begin_run: JsonObject | None = None
+        self._memory_kills = 0
         self._digest = hashlib.sha256()
         self._is_over = False
 
@@ -239,11 +240,12 @@ class Worker:
         self._cell = RunningCell.start(
             cell_id=command.cell_id,
             timeout_s=command.timeout.ToNanoseconds() / 1e9,
-            usage=self._repl.start_meter(),
+            sample_s=_SHORT_SAMPLE_S,
             output_bytes=self._limits.output_bytes,
-            memory_kills=endings.memory_kill_count(),
+            memory_kills=self._memory_kills,
         )
         self._repl.send(FrameKind.RUN, {"cell_id": command.cell_id, "source": command.source})
+        self._repl.start_meter(self._cell.usage)  # while it begins
 
     def _stop_cell(self, command: pb.StopCell) -> None:
         cell = self._cell
@@ -316,6 +318,8 @@ class Worker:
         # Only now: a spare forked any earlier would have been taken for a leftover.
         self._repl.send(FrameKind.LEAVE_SPARE, {})
         self._last_report = {**report, "is_ready": False}
+        # Here, where nobody waits for it, and not when the next cell begins.
+        self._memory_kills = endings.memory_kill_count()
 
     def _mourn(self, status: int) -> None:
         """Deals with the end of the live REPL process."""
@@ -343,6 +347,7 @@ class Worker:
         if spare is None:
             raise SessionLostError(f"no checkpoint is left: {error['message']}")
         self._selector.register(self._repl.connection, selectors.EVENT_READ)
+        self._memory_kills = endings.memory_kill_count()
         is_newest = spare.cell_count == cell_count
         if not is_newest:
             self._last_report = {}

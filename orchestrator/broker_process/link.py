@@ -10,6 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from enum import IntEnum
+from typing import cast
 
 from orchestrator.broker_process.fields import FrameError
 from orchestrator.broker_process.frames import Frame, FrameReader, KindBounds, pack
@@ -83,9 +84,9 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 # what a stream socket has
-        transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        self._transport = transport
+        # What a stream socket has; but of another class where the caller's loop is another.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See `asyncio.BufferedProtocol`."""

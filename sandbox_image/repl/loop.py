@@ -152,6 +152,7 @@ class ReplLoop:
             near.close()
             with far:
                 self._announce(pid, far, is_base=is_base)
+            self._rehearse()
             if is_base:
                 # What can take over with the contexts shall outlive a cell that kills all it can.
                 landlock.leave_signals_behind()
@@ -165,6 +166,10 @@ class ReplLoop:
         self._mailbox = Mailbox(near, self._interrupts, reader=reader)
         random.seed()
         self._leave_spare(is_base=is_base)
+
+    def _rehearse(self) -> None:
+        """Writes to the pages that every cell writes to, which the fork has made shared."""
+        encode(FrameKind.RESULT, {"cell_id": 0, **self._runner.rehearse()})
 
     def _announce(self, pid: int, far: socket.socket, *, is_base: bool) -> None:
         """Hands the worker a spare's channel; without it the spare ends by itself."""

@@ -48,6 +48,7 @@ class Namespace:
         self._answer: dict[str, Any] = {"content": "", "ready": False}
         self._asker = asker
         self._tool_names: list[str] = []
+        self._untold: frozenset[str] = frozenset()
         self._reserved: dict[str, Any] = {
             "llm_query": asker.llm_query,
             "llm_query_batched": asker.llm_query_batched,
@@ -72,6 +73,7 @@ class Namespace:
         """Takes the language policy in force and binds every reserved name."""
         self.names["__name__"] = "__main__"
         self._reserved["__builtins__"] = builtins_for("open" if policy == "open" else "guarded")
+        self._sort_out()
         self.restore()
 
     def bind_context(self, names: Sequence[str], value: object) -> None:
@@ -79,6 +81,7 @@ class Namespace:
         for name in names:
             self._reserved[name] = value
             self.names[name] = value
+        self._sort_out()
 
     def begin_run(self, tools: Sequence[Mapping[str, str]]) -> None:
         """Forgets the answer of the run before, and its tools; binds those of this one."""
@@ -91,6 +94,7 @@ class Namespace:
         for tool in tools:
             self._reserved[tool["name"]] = self._asker.tool(**tool)
         self.names.pop(_ANSWER, None)
+        self._sort_out()
         self.restore()
 
     def restore(self) -> None:
@@ -132,13 +136,12 @@ class Namespace:
     def variables(self) -> list[dict[str, Any]]:
         """Describes the names cells have bound: name, type and size, never a value."""
         described: list[dict[str, Any]] = []
+        untold = self._untold
         for name, value in list(self.names.items()):
             # `globals()[5] = 1` is a cell's right.
-            if type(name) is not str or name.startswith("_") or name == _ANSWER:
+            if type(name) is not str or name in untold or name.startswith("_"):
                 continue
             if issubclass(type(value), types.ModuleType):
-                continue
-            if name in self._reserved and not self._is_worth_telling(name):
                 continue
             described.append(
                 {
@@ -149,6 +152,11 @@ class Namespace:
             )
         described.sort(key=lambda entry: entry["size"] or 0, reverse=True)
         return described[:_MAX_VARIABLES]
+
+    def _sort_out(self) -> None:
+        """Remembers which names are no variables: each cell asks it of each of them."""
+        told = filter(self._is_worth_telling, self._reserved)
+        self._untold = frozenset(self._reserved).difference(told) | {_ANSWER}
 
     def _is_worth_telling(self, name: str) -> bool:
         """Whether a reserved name is a variable to a reader: a context, by one name of each."""

@@ -13,8 +13,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from sandbox_image.repl.channel import (
     CLAIMS,
     BadFrameError,
@@ -27,6 +25,7 @@ from sandbox_image.repl.channel import (
 )
 from sandbox_image.repl.confinement import Confinement
 from sandbox_image.repl.loop import repl_main
+from sandbox_image.repl.process_table import Meter, Use, anonymous_bytes, descendants, is_alive
 
 #: How long leftover processes are hunted before everything but the worker is killed.
 _SWEEP_S = 5.0
@@ -58,7 +57,7 @@ class Usage:
     """What a cell used so far."""
 
     started_s: float
-    cpu_at_start_s: float
+    cpu_at_start_s: float = 0.0
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
 
@@ -114,7 +113,7 @@ class ReplProcess:
         self.connection = connection
         self._reader = FrameReader(connection, most=CLAIMS)
         self._outgoing = bytearray()
-        self._meter: psutil.Process | None = None
+        self._meter: Meter | None = None
 
     @property
     def pending_bytes(self) -> int:
@@ -220,13 +219,10 @@ class ReplProcess:
         A process that has ended holds nothing, and yet what it held may not be free so soon.
         """
         try:
-            live = self._metered().memory_info()
-            own = psutil.Process().memory_info()
-        except psutil.Error:
+            live_bytes = anonymous_bytes(self.pid)
+            return live_bytes + anonymous_bytes(os.getpid()) if live_bytes else None
+        except OSError:
             return None
-        if not live.rss:
-            return None
-        return int(live.rss - live.shared + own.rss - own.shared)
 
     def read_output(self, descriptor: int) -> bytes:
         """Returns what a cell has printed on one of its two pipes, empty when nothing is there."""
@@ -270,7 +266,7 @@ class ReplProcess:
             if not with_live:
                 kept.add(self.pid)
             # A spare that was let go stays a zombie of the live process until that one reaps it.
-            strangers = [pid for pid in _descendants() if pid not in kept and _is_alive(pid)]
+            strangers = [pid for pid in descendants() if pid not in kept and is_alive(pid)]
             if not strangers:
                 break
             is_held = is_held or _hold_all_others()
@@ -299,10 +295,12 @@ class ReplProcess:
         """
         self.connection.close()
         self._reader.close()
+        if self._meter is not None:
+            self._meter.close()
         while self.spares:
             spare = self.spares.pop()
             is_usable = spare.is_base or spare.cell_count == self.cell_count
-            if not (is_usable and _is_alive(spare.pid)):
+            if not (is_usable and is_alive(spare.pid)):
                 spare.let_go()
                 continue
             self.pid = spare.pid
@@ -315,30 +313,23 @@ class ReplProcess:
             return spare
         return None
 
-    def start_meter(self) -> Usage:
-        """Begins to meter a cell."""
-        usage = Usage(started_s=time.monotonic(), cpu_at_start_s=self._cpu_s())
-        self.sample(usage)
-        return usage
+    def start_meter(self, usage: Usage) -> None:
+        """Begins to meter a cell that has just begun: the kernel counts in 10 ms anyway."""
+        with contextlib.suppress(OSError):
+            use = self._metered()
+            usage.cpu_at_start_s, usage.peak_memory_bytes = use.cpu_s, use.resident_bytes
 
     def sample(self, usage: Usage) -> None:
         """Brings a cell's usage up to date; does nothing when the process is gone."""
-        with contextlib.suppress(psutil.Error):
-            meter = self._metered()
-            usage.peak_memory_bytes = max(usage.peak_memory_bytes, meter.memory_info().rss)
-            usage.cpu_s = max(self._cpu_s() - usage.cpu_at_start_s, usage.cpu_s)
+        with contextlib.suppress(OSError):
+            use = self._metered()
+            usage.peak_memory_bytes = max(usage.peak_memory_bytes, use.resident_bytes)
+            usage.cpu_s = max(use.cpu_s - usage.cpu_at_start_s, usage.cpu_s)
 
-    def _metered(self) -> psutil.Process:
+    def _metered(self) -> Use:
         if self._meter is None:
-            self._meter = psutil.Process(self.pid)
-        return self._meter
-
-    def _cpu_s(self) -> float:
-        try:
-            times = self._metered().cpu_times()
-        except psutil.Error:
-            return 0.0
-        return float(times.user + times.system + times.children_user + times.children_system)
+            self._meter = Meter(self.pid)
+        return self._meter.read()
 
 
 def reap() -> dict[int, int]:
@@ -348,17 +339,6 @@ def reap() -> dict[int, int]:
         while (result := os.waitpid(-1, os.WNOHANG))[0]:
             ended[result[0]] = result[1]
     return ended
-
-
-def _descendants() -> list[int]:
-    """Lists the processes below this one.
-
-    As PID 1 every other process of the namespace is one, whatever it did to get away.
-    """
-    own = os.getpid()
-    if own == 1:
-        return [pid for pid in psutil.pids() if pid != 1]
-    return [child.pid for child in psutil.Process(own).children(recursive=True)]
 
 
 def _hold_all_others() -> bool:
@@ -372,18 +352,6 @@ def _hold_all_others() -> bool:
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, signal.SIGSTOP)
     return True
-
-
-def _is_alive(pid: int) -> bool:
-    """Says whether a process runs; one that has ended and waits to be reaped does not."""
-    # Not by psutil, which opens four files for it: this is asked about each of 60 processes while
-    # the cell's time is up, under gVisor in 10 ms a file.
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - half the time of pathlib
-            state = file.read().rpartition(b")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state not in {b"Z", b"X"}
 
 
 def _be_first_to_die() -> None:
