@@ -23,7 +23,10 @@ from enum import IntEnum
 from typing import Any, Final, TypeAlias
 
 _HEADER = struct.Struct(">IB")
-_RECEIVE_BYTES = 256 * 1024
+#: Asked for at first, and while more than that keeps coming. What is asked for is allocated: above
+#: 128 KiB the C library maps memory for it each time, and gives it back (mallopt(3)).
+_RECEIVE_BYTES = 16 * 1024
+_MORE_BYTES = 256 * 1024
 #: Descriptors one process may have in flight; each kind of frame carries one at most.
 _MAX_DESCRIPTORS = 4
 #: Largest frame of all: one batch of prompts, which `asking.py` holds to 32 MiB, with its head.
@@ -189,6 +192,7 @@ class FrameReader:
         self._most = most
         self._buffer = bytearray()
         self._descriptors: deque[int] = deque()
+        self._wanted_bytes = _RECEIVE_BYTES
 
     def receive(self) -> None:
         """Takes what is there.
@@ -200,7 +204,7 @@ class FrameReader:
         """
         try:
             data, ancillary, _, _ = self._connection.recvmsg(
-                _RECEIVE_BYTES, socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
+                self._wanted_bytes, socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
             )
         except BlockingIOError:
             raise
@@ -218,6 +222,8 @@ class FrameReader:
         if not data:
             raise ChannelClosedError
         self._buffer += data
+        is_full = len(data) == self._wanted_bytes
+        self._wanted_bytes = _MORE_BYTES if is_full else _RECEIVE_BYTES
 
     def next_frame(self) -> Frame | None:
         """Returns the next whole frame, or None until more has been received.
