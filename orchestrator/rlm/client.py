@@ -23,7 +23,7 @@ from orchestrator.engine.result import RunResult
 from orchestrator.engine.tools import Tool, Toolbox
 from orchestrator.errors import InputError, SettingsError
 from orchestrator.events import RunEvent
-from orchestrator.limits import CellLimits, QueryLimits, RunLimits, SandboxLimits
+from orchestrator.limits import CellLimits, PoolLimits, QueryLimits, RunLimits, SandboxLimits
 from orchestrator.ports import EventSink
 from orchestrator.rlm.loop_thread import LoopThread
 from orchestrator.rlm.prompts import Prompt, found_prompt
@@ -72,6 +72,7 @@ class RLM:
         query_limits: QueryLimits | None = None,
         cell_limits: CellLimits | None = None,
         sandbox_limits: SandboxLimits | None = None,
+        pool_limits: PoolLimits | None = None,
         settings: Settings | None = None,
         on_event: EventSink | None = None,
         parts: Parts = REAL_PARTS,
@@ -91,6 +92,7 @@ class RLM:
             query_limits: What queries may be.
             cell_limits: What one cell may use.
             sandbox_limits: What one sandbox may use.
+            pool_limits: How many sandboxes wait, started already, for runs inside `with`.
             settings: What holds for all that is None above; read from the settings file and the
                 environment if None.
             on_event: Told of each event of each run. Must not block and must not raise.
@@ -110,6 +112,7 @@ class RLM:
             "query": query_limits,
             "cell": cell_limits,
             "sandbox": sandbox_limits,
+            "pool": pool_limits,
         }
         given = {key: value for key, value in overrides.items() if value is not None}
         self._settings = load(overrides=given) if settings is None else _replace(settings, given)
