@@ -9,7 +9,8 @@ can use is had soon.
 does, who also waits for the loop to have time (`with RLM()` is used so). `late wake-ups` are how
 late the event loop comes to what is due, while a pool refills and while nothing happens.
 
-    python tests/performance/pool_acquire.py [--runtime runc|gvisor] [--rounds 40] > figures.json
+    python tests/performance/pool_acquire.py [--runtime runc|gvisor] [--rounds 40] [--pause 0.1]
+        [--concurrent-starts N] > figures.json
 """
 
 from __future__ import annotations
@@ -88,15 +89,14 @@ async def lateness_of(work_s: float) -> list[float]:
     return late_s
 
 
-async def measure(rounds: int, pause_s: float) -> dict[str, object]:
+async def measure(rounds: int, pause_s: float, concurrent_starts: int | None) -> dict[str, object]:
     """Returns the figures of one runtime."""
+    limits = PoolLimits(size=SIZE, concurrent_starts=concurrent_starts)
     times: dict[str, list[float]] = {"in the loop": [], "from a thread": [], "without a pool": []}
     late_s: list[float] = []
     async with AsyncExitStack() as stack:
         bare = await stack.enter_async_context(open_provider(sandbox=SandboxLimits()))
-        pool = await stack.enter_async_context(
-            open_provider(sandbox=SandboxLimits(), pool=PoolLimits(size=SIZE))
-        )
+        pool = await stack.enter_async_context(open_provider(sandbox=SandboxLimits(), pool=limits))
         assert isinstance(pool, SandboxPool)
         await until(lambda: pool.figures.ready_count == SIZE)
         idle_s = await lateness_of(3)
@@ -135,9 +135,11 @@ def main() -> None:
     parser.add_argument("--runtime", choices=[RUNC.setting, GVISOR.setting], default=RUNC.setting)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--pause", type=float, default=0.1, help="Seconds between two sessions.")
+    parser.add_argument("--concurrent-starts", type=int, help="As many as cores if left out.")
     arguments = parser.parse_args()
     with tested_under(GVISOR if arguments.runtime == GVISOR.setting else RUNC):
-        figures = asyncio.run(measure(arguments.rounds, arguments.pause))
+        work = measure(arguments.rounds, arguments.pause, arguments.concurrent_starts)
+        figures = asyncio.run(work)
     json.dump(figures, sys.stdout, indent=2)
     sys.stdout.write("\n")
 
