@@ -109,7 +109,7 @@ class SandboxLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
-    """How many sandboxes wait for sessions, started already.
+    """How many sandboxes wait for sessions, started already; of use to what stays open.
 
     Attributes:
         size: Sandboxes that wait while nobody wants one; 0 starts each when it is wanted.

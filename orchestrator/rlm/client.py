@@ -254,12 +254,12 @@ class RLM:
         if self._open is not None:
             yield self._open
             return
-        async with self._opening() as opened:
+        async with self._opening(self._settings.for_one_call) as opened:
             yield opened
 
-    def _opening(self) -> Any:  # noqa: ANN401 - the context manager of `open_orchestrator`
+    def _opening(self, settings: Settings) -> Any:  # noqa: ANN401 - the context manager of `open_orchestrator`
         return open_orchestrator(
-            self._settings, report=_logger.info, parts=self._parts, tools=self._tools
+            settings, report=_logger.info, parts=self._parts, tools=self._tools
         )
 
     def _wait_for(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -284,7 +284,7 @@ class RLM:
         if self._async_stack is not None:
             raise InputError("This RLM is open already; make another one, or use it inside.")
         async with AsyncExitStack() as stack:
-            self._open = await stack.enter_async_context(self._opening())
+            self._open = await stack.enter_async_context(self._opening(self._settings))
             self._async_stack = stack.pop_all()
         return self
 

@@ -110,6 +110,11 @@ class Settings(BaseSettings):
         default = type(self).model_fields["model"].default
         return self.sub_model or ("gpt-5-mini" if self.model == default else self.model)
 
+    @property
+    def for_one_call(self) -> Self:
+        """These without a pool: for whoever closes after one call what they open for it."""
+        return self.model_copy(update={"pool": PoolLimits()})
+
     def settings_of(self, model: str) -> ModelSettings:
         """Returns what is configured for the model that is asked for by the name `model`."""
         return self.models.get(model) or ModelSettings()
