@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from orchestrator.limits import (
         CellLimits,
         ModelCap,
+        PoolLimits,
         QueryLimits,
         RunLimits,
         SandboxLimits,
@@ -89,6 +90,7 @@ __all__ = [
     "ModelUnavailableError",
     "ModelUsage",
     "Noticed",
+    "PoolLimits",
     "ProtocolViolationError",
     "QueryEnded",
     "QueryLimits",
@@ -149,6 +151,7 @@ _HOMES = {
     "TurnStarted": "orchestrator.events",
     "CellLimits": "orchestrator.limits",
     "ModelCap": "orchestrator.limits",
+    "PoolLimits": "orchestrator.limits",
     "QueryLimits": "orchestrator.limits",
     "RunLimits": "orchestrator.limits",
     "SandboxLimits": "orchestrator.limits",

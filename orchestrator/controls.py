@@ -164,7 +164,8 @@ class Controls:
     Attributes:
         version: Of this form of statement.
         sandbox_id: Whose controls these are.
-        lifetime_s: When it is destroyed, whatever it does, counted from its start.
+        lifetime_s: When it is destroyed, whatever it does, counted from its start; of one that
+            waited in a pool, from when a session was given it.
         container: What the engine set.
         broker: What the orchestrator enforces.
         walls: What the worker found around itself before the first cell.

@@ -105,3 +105,19 @@ class SandboxLimits:
     file_bytes: int = 64 * 2**20  # equals tmp: nothing else is writable
     start_s: float = 30.0  # from container start to attached; 0.3 s is usual
     lifetime_s: float = 4 * 3600.0  # absolute, whatever happens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLimits:
+    """How many sandboxes wait for sessions, started already; of use to what stays open.
+
+    Attributes:
+        size: Sandboxes that wait while nobody wants one; 0 starts each when it is wanted.
+        concurrent_starts: Sandboxes that are started at a time; None for as many as this process
+            has cores.
+        max_wait_age_s: Longest that a sandbox waits; then a fresh one takes its place.
+    """
+
+    size: int = 0  # whoever asks one question has no use for a second sandbox
+    concurrent_starts: int | None = None  # a start is work for one core; more of them take longer
+    max_wait_age_s: float = 1800.0  # what is looked at before the first cell is not hours old

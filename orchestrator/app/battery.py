@@ -33,13 +33,14 @@ from orchestrator.settings import Settings
 async def open_runner(settings: Settings, *, sink: ResultSink) -> AsyncIterator[Runner]:
     """Yields a runner of attacks on this host's sandboxes; leaving the context destroys them all.
 
-    The sandboxes are the settings' own but for the language policy, which is open.
+    The sandboxes are the settings' own but for the language policy, which is open; none waits in a
+    pool meanwhile.
 
     Raises:
         SandboxStartError: There is no engine that can be used, or no image.
         SettingsError: The runtime, its directory or the engine's address is not usable.
     """
-    open_settings = settings.model_copy(update={"policy": LanguagePolicy.OPEN})
+    open_settings = settings.for_one_call.model_copy(update={"policy": LanguagePolicy.OPEN})
     async with (
         open_scene(settings.sandbox) as scene,
         open_docker_sandboxes(open_settings) as provider,

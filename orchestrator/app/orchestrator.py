@@ -271,7 +271,8 @@ async def open_orchestrator(
 
     Args:
         settings: What is configured.
-        report: Told before something that takes long is started.
+        report: Told before something that takes long is started, and how long a run will wait
+            where it has to wait in line for a sandbox.
         roles: The models that will be asked.
         parts: What the composition stands on.
         tools: Functions of the caller's that cells may call.
@@ -291,7 +292,7 @@ async def open_orchestrator(
         models = await stack.enter_async_context(
             open_models(settings, roles=roles, parts=parts, local_base_url=local_base_url)
         )
-        provider = await stack.enter_async_context(parts.open_sandboxes(settings))
+        provider = await stack.enter_async_context(parts.open_sandboxes(settings, report=report))
         yield Orchestrator(settings=settings, models=models, provider=provider, toolbox=toolbox)
 
 

@@ -5,13 +5,14 @@ a sweep are opened and closed would be written more than once.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from orchestrator.app.brokers import open_brokers
-from orchestrator.app.host import find_host_engine
+from orchestrator.app.host import Report, find_host_engine
 from orchestrator.app.replay import REPLAY, replayed_model
 from orchestrator.models.pricing import PriceList, read_prices
 from orchestrator.models.registry import model_for
@@ -21,8 +22,11 @@ from orchestrator.sandbox.docker_backend import open_docker_backend
 from orchestrator.sandbox.image import find_image
 from orchestrator.sandbox.launcher import SandboxLauncher
 from orchestrator.sandbox.lease import hold_lease
+from orchestrator.sandbox.pool import open_pool
 from orchestrator.sandbox.reaper import keep_swept
 from orchestrator.settings import Settings
+
+_logger = logging.getLogger(__name__)
 
 Role: TypeAlias = Literal["root", "sub"]
 
@@ -45,17 +49,27 @@ class OpenModel(Protocol):
         ...
 
 
+class OpenSandboxes(Protocol):
+    """Opens where sandboxes come from, for as long as its context is entered."""
+
+    def __call__(
+        self, settings: Settings, *, report: Report
+    ) -> AbstractAsyncContextManager[SandboxProvider]:
+        """See `open_docker_sandboxes`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What a composition stands on. A front end takes `REAL_PARTS`; a test puts fakes in.
 
     Attributes:
         open_model: Makes model clients.
-        open_sandboxes: Where sandboxes come from, for as long as its context is entered.
+        open_sandboxes: Opens where sandboxes come from.
     """
 
     open_model: OpenModel
-    open_sandboxes: Callable[[Settings], AbstractAsyncContextManager[SandboxProvider]]
+    open_sandboxes: OpenSandboxes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +170,16 @@ def open_registered_model(
 
 
 @asynccontextmanager
-async def open_docker_sandboxes(settings: Settings) -> AsyncIterator[SandboxProvider]:
+async def open_docker_sandboxes(
+    settings: Settings, *, report: Report = _logger.info
+) -> AsyncIterator[SandboxProvider]:
     """Yields sandboxes of this host's Docker engine; leaving the context destroys every one.
+
+    Where the settings want a pool, it begins to fill at once; nothing waits for it.
+
+    Args:
+        settings: What is configured.
+        report: Told how long it will take, each time that a caller has to wait in line.
 
     Raises:
         SandboxStartError: There is no engine that can be used, or no image of the installed code.
@@ -175,17 +197,32 @@ async def open_docker_sandboxes(settings: Settings) -> AsyncIterator[SandboxProv
                 limits=settings.sandbox,
                 runtime=settings.runtime,
                 lease=lease,
+                longest_wait_s=_longest_wait_s(settings),
             )
         )
         sweeping = asyncio.create_task(keep_swept(backend, interval_s=_SWEEP_INTERVAL_S))
         try:
-            yield SandboxLauncher(
+            launcher = SandboxLauncher(
                 backend=backend, broker=make_broker(lease.socket_root), limits=settings.sandbox
             )
+            if not settings.pool.size:
+                yield launcher
+                return
+            async with open_pool(
+                launcher, limits=settings.pool, on_wait=lambda wait: report(str(wait))
+            ) as pool:
+                yield pool
         finally:
             sweeping.cancel()
             with suppress(asyncio.CancelledError):
                 await sweeping
+
+
+def _longest_wait_s(settings: Settings) -> float:
+    """Returns how long a container may run before a session has it."""
+    if not settings.pool.size:
+        return 0.0
+    return settings.pool.max_wait_age_s + settings.sandbox.start_s
 
 
 REAL_PARTS = Parts(open_model=open_registered_model, open_sandboxes=open_docker_sandboxes)

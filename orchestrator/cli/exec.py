@@ -106,6 +106,7 @@ async def _execute(
     parts: Parts,
     on_ended: Callable[[EndedCell], None],
 ) -> None:
+    settings = settings.for_one_call
     async with open_orchestrator(settings, report=say, roles=("sub",), parts=parts) as orchestrator:
         await orchestrator.run_cells(sources, context=context, on_ended=on_ended)
 

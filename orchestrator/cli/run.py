@@ -231,7 +231,8 @@ async def _answer(  # noqa: PLR0913, PLR0917 - what the command was given, taken
             progress.note(_NO_MODEL_ASKED)
         progress.show(event, tally)
 
-    async with open_orchestrator(settings, report=progress.note, parts=parts) as orchestrator:
+    opening = open_orchestrator(settings.for_one_call, report=progress.note, parts=parts)
+    async with opening as orchestrator:
         return await orchestrator.run(
             found.value,
             question=question,

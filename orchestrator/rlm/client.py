@@ -23,7 +23,7 @@ from orchestrator.engine.result import RunResult
 from orchestrator.engine.tools import Tool, Toolbox
 from orchestrator.errors import InputError, SettingsError
 from orchestrator.events import RunEvent
-from orchestrator.limits import CellLimits, QueryLimits, RunLimits, SandboxLimits
+from orchestrator.limits import CellLimits, PoolLimits, QueryLimits, RunLimits, SandboxLimits
 from orchestrator.ports import EventSink
 from orchestrator.rlm.loop_thread import LoopThread
 from orchestrator.rlm.prompts import Prompt, found_prompt
@@ -72,6 +72,7 @@ class RLM:
         query_limits: QueryLimits | None = None,
         cell_limits: CellLimits | None = None,
         sandbox_limits: SandboxLimits | None = None,
+        pool_limits: PoolLimits | None = None,
         settings: Settings | None = None,
         on_event: EventSink | None = None,
         parts: Parts = REAL_PARTS,
@@ -91,6 +92,7 @@ class RLM:
             query_limits: What queries may be.
             cell_limits: What one cell may use.
             sandbox_limits: What one sandbox may use.
+            pool_limits: How many sandboxes wait, started already, for runs inside `with`.
             settings: What holds for all that is None above; read from the settings file and the
                 environment if None.
             on_event: Told of each event of each run. Must not block and must not raise.
@@ -110,6 +112,7 @@ class RLM:
             "query": query_limits,
             "cell": cell_limits,
             "sandbox": sandbox_limits,
+            "pool": pool_limits,
         }
         given = {key: value for key, value in overrides.items() if value is not None}
         self._settings = load(overrides=given) if settings is None else _replace(settings, given)
@@ -251,12 +254,12 @@ class RLM:
         if self._open is not None:
             yield self._open
             return
-        async with self._opening() as opened:
+        async with self._opening(self._settings.for_one_call) as opened:
             yield opened
 
-    def _opening(self) -> Any:  # noqa: ANN401 - the context manager of `open_orchestrator`
+    def _opening(self, settings: Settings) -> Any:  # noqa: ANN401 - the context manager of `open_orchestrator`
         return open_orchestrator(
-            self._settings, report=_logger.info, parts=self._parts, tools=self._tools
+            settings, report=_logger.info, parts=self._parts, tools=self._tools
         )
 
     def _wait_for(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -281,7 +284,7 @@ class RLM:
         if self._async_stack is not None:
             raise InputError("This RLM is open already; make another one, or use it inside.")
         async with AsyncExitStack() as stack:
-            self._open = await stack.enter_async_context(self._opening())
+            self._open = await stack.enter_async_context(self._opening(self._settings))
             self._async_stack = stack.pop_all()
         return self
 

@@ -108,10 +108,13 @@ class DockerContainer:
 class DockerBackend:
     """Starts containers on one Docker engine. Made by `open_docker_backend`."""
 
-    def __init__(self, *, engine: Engine, spec: SandboxSpec, lease: Lease) -> None:
+    def __init__(
+        self, *, engine: Engine, spec: SandboxSpec, lease: Lease, longest_wait_s: float = 0.0
+    ) -> None:
         """Takes over an engine; `lease` is held for as long as this lives."""
         self._engine = engine
         self._spec = spec
+        self._longest_wait_s = longest_wait_s
         self._lease = lease
         self._own_label = f"{OWNER_LABEL}={lease.owner}"
         self._watch: ExitWatch | None = None
@@ -144,7 +147,8 @@ class DockerBackend:
         watch = await self._open_watch()
         # Asked before anything is started, so that a failure leaves nothing behind.
         engine = await self._engine.call(self._engine.describe)
-        expires_s = time.time() + self._spec.limits.lifetime_s
+        # A label cannot be changed once a session has the sandbox and its lifetime begins.
+        expires_s = time.time() + self._longest_wait_s + self._spec.limits.lifetime_s
         config = container_config(
             self._spec,
             sandbox_id=sandbox_id,
@@ -241,13 +245,14 @@ class DockerBackend:
 
 
 @asynccontextmanager
-async def open_docker_backend(
+async def open_docker_backend(  # noqa: PLR0913 # all by keyword; a type to group them would have no other use
     *,
     endpoint: str,
     image_id: str,
     limits: SandboxLimits,
     runtime: str | None,
     lease: Lease,
+    longest_wait_s: float = 0.0,
 ) -> AsyncIterator[DockerBackend]:
     """Connects to an engine and yields a backend; leaving the context destroys what it started.
 
@@ -257,6 +262,8 @@ async def open_docker_backend(
         limits: What one container may use.
         runtime: See `choose_runtime`.
         lease: This orchestrator's claim; held for longer than this context.
+        longest_wait_s: How long a container may wait before its lifetime begins: sweeps, which see
+            its start alone, leave it alone for as much longer.
 
     Raises:
         SandboxStartError: The engine did not answer, lacks seccomp or the runtime asked for.
@@ -279,7 +286,9 @@ async def open_docker_backend(
             cgroup_version=2 if str(info.get("CgroupVersion")) == "2" else 1,
             seccomp_profile=profile.text,
         )
-        backend = DockerBackend(engine=engine, spec=spec, lease=lease)
+        backend = DockerBackend(
+            engine=engine, spec=spec, lease=lease, longest_wait_s=longest_wait_s
+        )
         try:
             yield backend
         finally:

@@ -32,6 +32,7 @@ from orchestrator.ports import (
     QueryHandler,
 )
 from orchestrator.run_to_end import run_to_end
+from orchestrator.sandbox.lifetime import Lifetime
 
 #: What a sandbox keeps for itself beside contexts: 96 MiB that the REPL process leaves to the
 #: worker and its spares, and its own interpreter (30 MiB are resident before the first context).
@@ -62,6 +63,7 @@ class LaunchedSandbox:
         container: Its one half, which this may destroy.
         attachment: Its other half.
         end: Ends with the container, and says why it ended.
+        lifetime: Counts from the container's start, or from when a session was given it.
     """
 
     sandbox_id: SandboxId
@@ -71,12 +73,21 @@ class LaunchedSandbox:
     container: Container
     attachment: Attachment
     end: "asyncio.Task[str]"
+    lifetime: Lifetime
     _resident_bytes: dict[str, int] = field(default_factory=dict)  # by name of a context
 
     @property
     def runtime(self) -> str:
         """The engine's runtime it runs under: `runc`, `runsc`."""
         return self.container.runtime
+
+    async def wait_for_end(self) -> None:
+        """Returns when the container has stopped or its stream has ended, whichever is first."""
+        stream = asyncio.create_task(self.attachment.wait_for_end())
+        try:
+            await asyncio.wait({stream, self.end}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stream.cancel()
 
     async def begin_run(self, offer: RunOffer) -> None:
         """Begins a run; see `ports.Sandbox.begin_run`.
@@ -187,6 +198,11 @@ class SandboxLauncher:
         self._broker = broker
         self._limits = limits
 
+    @property
+    def image_id(self) -> str:
+        """The image by digest that every sandbox it starts runs."""
+        return self._backend.image_id
+
     @asynccontextmanager
     async def open(self, queries: QueryHandler) -> AsyncIterator[LaunchedSandbox]:
         """Starts a sandbox whose queries `queries` answers; leaving the context destroys it.
@@ -206,7 +222,8 @@ class SandboxLauncher:
             container = await self._backend.start(
                 sandbox_id=sandbox_id, socket_directory=endpoint.socket_directory
             )
-            end = asyncio.create_task(_learn_end(container, lifetime_s=self._limits.lifetime_s))
+            lifetime = Lifetime(self._limits.lifetime_s)
+            end = asyncio.create_task(lifetime.learn_end(container))
             parting: asyncio.Task[None] | None = None
             try:
                 attachment = await _attach(endpoint, container, end, start_s=self._limits.start_s)
@@ -225,6 +242,7 @@ class SandboxLauncher:
                     container=container,
                     attachment=attachment,
                     end=end,
+                    lifetime=lifetime,
                 )
             finally:
                 if parting is not None:
@@ -242,18 +260,6 @@ async def _end_with_stream(
     await attachment.wait_for_end()
     await asyncio.wait({end}, timeout=_EXIT_S)
     await container.destroy()
-
-
-async def _learn_end(container: Container, *, lifetime_s: float) -> str:
-    """Waits for the container's end, or brings it about when its lifetime is over; says why."""
-    try:
-        await asyncio.wait_for(container.wait_for_exit(), lifetime_s)
-    except TimeoutError:
-        await container.destroy()
-        return f"Its lifetime of {lifetime_s:,.0f} s is over."
-    except SandboxLostError as error:
-        return str(error)
-    return await container.obituary()
 
 
 async def _attach(

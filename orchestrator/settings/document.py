@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from orchestrator.controls import BrokerIsolation
 from orchestrator.domain import LanguagePolicy
-from orchestrator.limits import CellLimits, QueryLimits, RunLimits, SandboxLimits
+from orchestrator.limits import CellLimits, PoolLimits, QueryLimits, RunLimits, SandboxLimits
 from orchestrator.providers import ModelSettings, ProviderSettings
 from orchestrator.settings.figures import check_figures, read_sizes, unusable
 
@@ -30,6 +30,9 @@ _LOCAL = "local"
 #: A context larger than this many times the sandbox's memory fits in no encoding: Python takes one
 #: byte for a character of Latin-1, of which UTF-8 takes two.
 _BYTES_PER_MEMORY_BYTE = 2
+#: Of a sandbox's lifetime, while nobody has it: it ends because it has waited, and is replaced
+#: before, not because its time is over.
+_WAITING_SHARE = 0.5
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 #: What the client itself says in each request: saying it twice would break how replies are read.
 _OWN_BODY_KEYS = ("model", "messages", "input", "instructions", "stream", "stream_options", "n")
@@ -91,6 +94,7 @@ class Settings(BaseSettings):
     sandbox: Annotated[
         SandboxLimits, BeforeValidator(read_sizes), AfterValidator(check_figures)
     ] = SandboxLimits()
+    pool: Annotated[PoolLimits, AfterValidator(check_figures)] = PoolLimits()
 
     @property
     def max_context_bytes(self) -> int:
@@ -105,6 +109,11 @@ class Settings(BaseSettings):
         """
         default = type(self).model_fields["model"].default
         return self.sub_model or ("gpt-5-mini" if self.model == default else self.model)
+
+    @property
+    def for_one_call(self) -> Self:
+        """These without a pool: for whoever closes after one call what they open for it."""
+        return self.model_copy(update={"pool": PoolLimits()})
 
     def settings_of(self, model: str) -> ModelSettings:
         """Returns what is configured for the model that is asked for by the name `model`."""
@@ -131,6 +140,10 @@ class Settings(BaseSettings):
             if not alias.isidentifier() or alias == _SUB_ALIAS:
                 expected = f"expected an identifier other than {_SUB_ALIAS!r}, for cells to write"
                 raise unusable(("sub_models", alias), expected, came=alias)
+        longest_s = self.sandbox.lifetime_s * _WAITING_SHARE
+        if self.pool.size and self.pool.max_wait_age_s > longest_s:
+            expected = f"expected at most {longest_s:g}, half of sandbox.lifetime_s"
+            raise unusable(("pool", "max_wait_age_s"), expected, came=self.pool.max_wait_age_s)
         return self
 
     def _check_model(self, name: str, chosen: ModelSettings) -> None:

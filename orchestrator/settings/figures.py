@@ -20,7 +20,7 @@ _SIZE_STEPS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _MAY_BE_ZERO = frozenset(
     {
         *("queries", "child_runs", "tool_calls", "depth", "direct_chars", "requests"),
-        *("max_retries", "temperature"),
+        *("max_retries", "temperature", "size"),
         *("prompt_usd", "cached_prompt_usd", "cache_write_usd", "completion_usd"),
     }
 )

@@ -24,7 +24,7 @@ from orchestrator.app.host import set_up
 from orchestrator.app.parts import open_docker_sandboxes
 from orchestrator.controls import BrokerIsolation, ContainerStatement
 from orchestrator.domain import LanguagePolicy, SandboxId, Walls
-from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
+from orchestrator.limits import CellLimits, PoolLimits, QueryLimits, SandboxLimits
 from orchestrator.ports import Sandbox, SandboxProvider
 from orchestrator.sandbox.docker_backend import (
     DockerBackend,
@@ -180,6 +180,7 @@ async def open_provider(
     policy: LanguagePolicy = LanguagePolicy.OPEN,
     weakening: Weakening | None = None,
     broker: BrokerIsolation = BrokerIsolation.OWN_PROCESS,
+    pool: PoolLimits | None = None,
 ) -> AsyncIterator[SandboxProvider]:
     """Yields a provider in a runtime directory of its own, which is empty again afterwards.
 
@@ -196,6 +197,7 @@ async def open_provider(
             cell=cell,
             query=queries or QueryLimits(),
             broker=broker,
+            pool=pool or PoolLimits(),
         )
         if weakening is None:
             async with open_docker_sandboxes(settings) as provider:

@@ -12,6 +12,7 @@ from support.fake_models import Answer, FakeModel
 from support.fake_sandbox import FakeCell, FakeProvider
 
 from orchestrator.app import Parts, Role
+from orchestrator.app.host import Report
 from orchestrator.errors import SandboxStartError
 from orchestrator.models.turnstile import Turnstiles
 from orchestrator.ports import ModelClient, SandboxProvider
@@ -87,7 +88,10 @@ class FakeParts:
         return self.root if role == "root" else self.sub
 
     @asynccontextmanager
-    async def _open_sandboxes(self, settings: Settings) -> AsyncIterator[SandboxProvider]:
+    async def _open_sandboxes(
+        self, settings: Settings, *, report: Report
+    ) -> AsyncIterator[SandboxProvider]:
+        del report
         if self._engine_error:
             raise self._engine_error
         self.settings.append(settings)

@@ -22,10 +22,11 @@ from support.statements import CONTAINER
 from orchestrator.app.brokers import open_brokers
 from orchestrator.controls import BrokerIsolation
 from orchestrator.domain import LanguagePolicy, SandboxId, Walls
-from orchestrator.limits import CellLimits, SandboxLimits
+from orchestrator.limits import CellLimits, PoolLimits, SandboxLimits
 from orchestrator.ports import SandboxProvider
 from orchestrator.run_to_end import run_to_end
 from orchestrator.sandbox.launcher import SandboxLauncher
+from orchestrator.sandbox.pool import open_pool
 from orchestrator.settings import Settings
 from sandbox_image.walls import find_walls
 
@@ -112,12 +113,18 @@ async def open_process_provider(
     cell: CellLimits,
     policy: LanguagePolicy,
     broker: BrokerIsolation = BrokerIsolation.IN_PROCESS,
+    pool: PoolLimits | None = None,
 ) -> AsyncIterator[SandboxProvider]:
-    """Yields a provider of workers without a container."""
+    """Yields a provider of workers without a container, which wait in a pool if there is one."""
     settings = Settings(sandbox=sandbox, cell=cell, policy=policy, broker=broker)
     with short_directory() as directory:
         async with open_brokers(settings) as make_broker:
-            yield SandboxLauncher(
+            launcher = SandboxLauncher(
                 backend=ProcessBackend(), broker=make_broker(directory), limits=sandbox
             )
+            if pool is None:
+                yield launcher
+            else:
+                async with open_pool(launcher, limits=pool) as opened:
+                    yield opened
         assert list(directory.iterdir()) == []

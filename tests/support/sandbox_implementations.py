@@ -22,7 +22,7 @@ from support.runtimes import GVISOR, tested_under
 from orchestrator.controls import BrokerIsolation
 from orchestrator.domain import CellResult, LanguagePolicy, OutputStream
 from orchestrator.errors import SandboxLostError, SandboxStartError
-from orchestrator.limits import CellLimits, SandboxLimits
+from orchestrator.limits import CellLimits, PoolLimits, SandboxLimits
 from orchestrator.ports import QueryHandler, Sandbox, SandboxProvider
 from orchestrator.sandbox.launcher import LaunchedSandbox
 
@@ -144,9 +144,10 @@ async def open_process(
     *_cells: Cell,
     limits: SandboxLimits = LIMITS,
     broker: BrokerIsolation = BrokerIsolation.IN_PROCESS,
+    pool: PoolLimits | None = None,
 ) -> AsyncIterator[SandboxProvider]:
     async with open_process_provider(
-        sandbox=limits, cell=CELL_LIMITS, policy=LanguagePolicy.OPEN, broker=broker
+        sandbox=limits, cell=CELL_LIMITS, policy=LanguagePolicy.OPEN, broker=broker, pool=pool
     ) as provider:
         yield provider
 
@@ -180,6 +181,13 @@ IMPLEMENTATIONS = (
             open=partial(open_process, broker=BrokerIsolation.OWN_PROCESS),
         ),
         id="process_apart",
+    ),
+    pytest.param(
+        # A size of one: each sandbox is more than the test asks for.
+        Implementation(
+            name="process out of a pool", open=partial(open_process, pool=PoolLimits(size=1))
+        ),
+        id="process_pooled",
     ),
     pytest.param(
         Implementation(

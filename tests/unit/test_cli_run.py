@@ -488,3 +488,12 @@ def test_reader_of_progress_may_leave(
         os.dup2(os.open(os.devnull, os.O_WRONLY), write_end)
 
     assert (code, capsys.readouterr().out) == (ExitCode.DONE, "the answer\n")
+
+
+def test_command_starts_no_pool(context: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that is configured for a server costs one question nothing."""
+    monkeypatch.setenv("RLM_POOL__SIZE", "3")
+    parts = FakeParts(answer)
+
+    assert command_line(["run", "q", "--context", context], parts=parts.parts) == ExitCode.DONE
+    assert [settings.pool.size for settings in parts.settings] == [0]

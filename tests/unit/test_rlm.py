@@ -9,7 +9,15 @@ from support.fake_sandbox import CellRun
 from support.front_end import FakeParts, forget_settings
 
 import orchestrator
-from orchestrator import RLM, CellLimits, InputError, RunLimits, Settings, SettingsError
+from orchestrator import (
+    RLM,
+    CellLimits,
+    InputError,
+    PoolLimits,
+    RunLimits,
+    Settings,
+    SettingsError,
+)
 from orchestrator.domain import FinishReason
 from orchestrator.events import RunEnded, RunEvent, RunStarted
 from orchestrator.trajectory.jsonl import read_trajectory
@@ -175,3 +183,14 @@ def test_every_public_name_is_there() -> None:
         assert getattr(getattr(orchestrator, name), "__name__", name) == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = orchestrator.nothing  # type: ignore[attr-defined]  # that is the point
+
+
+def test_pool_is_for_calls_that_share_it() -> None:
+    """Sandboxes wait inside `with` alone: one call by itself would start them for nobody."""
+    parts = FakeParts(answer, answer)
+    rlm = RLM(pool_limits=PoolLimits(size=3), parts=parts.parts)
+    rlm.completion("text", "question")
+    with rlm:
+        rlm.completion("text", "question")
+
+    assert [settings.pool.size for settings in parts.settings] == [0, 3]

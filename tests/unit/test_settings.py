@@ -8,7 +8,14 @@ import pytest
 from orchestrator import settings
 from orchestrator.domain import LanguagePolicy
 from orchestrator.errors import SettingsError
-from orchestrator.limits import CellLimits, ModelCap, QueryLimits, RunLimits, SandboxLimits
+from orchestrator.limits import (
+    CellLimits,
+    ModelCap,
+    PoolLimits,
+    QueryLimits,
+    RunLimits,
+    SandboxLimits,
+)
 from orchestrator.providers import ProviderSettings
 from orchestrator.settings import Settings, load, parse_size
 
@@ -40,6 +47,7 @@ def test_limits_come_from_where_they_are_defined() -> None:
 
     assert (found.run, found.query) == (RunLimits(), QueryLimits())
     assert (found.cell, found.sandbox) == (CellLimits(), SandboxLimits())
+    assert found.pool == PoolLimits()
     assert (found.provider, found.providers, found.models) == (ProviderSettings(), {}, {})
     assert found.policy is LanguagePolicy.GUARDED
 
@@ -111,6 +119,12 @@ def test_own_variable_beats_another_programs(clean_environment: pytest.MonkeyPat
         ("[run]\nturns = 0", r"run\.turns .*: expected a number above zero, got 0"),
         ("[run]\nqueries = -1", r"run\.queries .*: expected a number of zero or more, got -1"),
         ("[run]\ntime_s = nan", r"run\.time_s .*: expected a number above zero, got nan"),
+        ("[pool]\nsize = -1", r"pool\.size .*: expected a number of zero or more, got -1"),
+        ("[pool]\nconcurrent_starts = 0", r"pool\.concurrent_starts .* above zero, got 0"),
+        (
+            "[pool]\nsize = 1\nmax_wait_age_s = 9000",
+            r"pool\.max_wait_age_s .*: expected at most 7200, half of sandbox\.lifetime_s, got",
+        ),
         ("[cell]\nwall_s = inf", r"cell\.wall_s .*: expected a number above zero, got inf"),
         ('[run]\nturns = "abc"', r"run\.turns .*: expected a valid integer, got 'abc'"),
         ('[sandbox]\nmemory_bytes = "2x"', r"sandbox\.memory_bytes .*: expected a size .* '2x'"),
@@ -286,3 +300,10 @@ def test_socket_directory_is_short() -> None:
     """The path of a Unix socket holds 108 bytes; the default leaves most of them."""
     assert len(str(Settings().runtime_directory)) < 30
     assert settings.Settings().runtime_directory.is_absolute()
+
+
+def test_pool_is_off_and_asks_nothing_until_it_has_a_size(write: Callable[[str], Path]) -> None:
+    """A short lifetime alone is no reason to complain of how long a pool lets sandboxes wait."""
+    found = load(config_file=write("[sandbox]\nlifetime_s = 60"))
+
+    assert (found.pool.size, found.sandbox.lifetime_s) == (0, 60.0)
