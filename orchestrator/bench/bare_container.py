@@ -65,6 +65,12 @@ class BareContainers:
             finally:
                 container.remove(force=True)
 
+    def wait_for_output(self, container_id: str) -> None:
+        """Returns when a container has printed something, or has ended."""
+        with engine_errors("waiting for a bare container"):
+            logs = self._client.containers.get(container_id).logs(stream=True)
+            next(iter(logs), None)
+
 
 @asynccontextmanager
 async def open_bare_containers(ground: Ground) -> AsyncIterator[BareContainers]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from orchestrator.bench.figures import Statistic
@@ -36,7 +36,7 @@ class Benchmark:
         turn_count: Turns of each contender.
         quick_turn_count: Turns where the user is in a hurry.
         statistic: What is compared where no goal says otherwise.
-        notes: What a reader has to know beside.
+        note: What a reader has to know beside.
     """
 
     name: str
@@ -66,25 +66,5 @@ async def run_benchmark(benchmark: Benchmark, ground: Ground) -> Row:
             await take_turns(contenders, count=turn_count)
             series, goals = judge(contenders, benchmark.goals, statistic=benchmark.statistic)
     except (RlmSandboxError, PeerFailedError, OSError, ValueError) as error:
-        return _with_problem(empty, error)
-    return Row(
-        name=empty.name,
-        title=empty.title,
-        measures=empty.measures,
-        unit=empty.unit,
-        notes=empty.notes,
-        series=series,
-        goals=goals,
-    )
-
-
-def _with_problem(row: Row, error: Exception) -> Row:
-    text = str(error) or type(error).__name__
-    return Row(
-        name=row.name,
-        title=row.title,
-        measures=row.measures,
-        unit=row.unit,
-        notes=row.notes,
-        problem=text,
-    )
+        return replace(empty, problem=str(error) or type(error).__name__)
+    return replace(empty, series=series, goals=goals)

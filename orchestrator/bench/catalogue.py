@@ -11,8 +11,14 @@ from typing import Final
 
 from orchestrator.bench.benchmark import Benchmark
 from orchestrator.bench.cells import EMPTY_CELL, LARGE_CONTEXT_CELL
+from orchestrator.bench.command_start import COMMAND_START
+from orchestrator.bench.contexts import HAND_OVER, PEAK
+from orchestrator.bench.memory import IDLE_SANDBOX, SESSION
+from orchestrator.bench.neighbour import HOSTILE_NEIGHBOUR
 from orchestrator.bench.queries import CELL_WITH_QUERY, QUERY
+from orchestrator.bench.queries_at_once import ASYNCIO, BATCH, THREADS
 from orchestrator.bench.starts import COLD_START
+from orchestrator.bench.throughput import QUERY_CPU, QUERY_RATE
 from orchestrator.errors import InputError
 
 BENCHMARKS: Final = (
@@ -20,7 +26,18 @@ BENCHMARKS: Final = (
     LARGE_CONTEXT_CELL,
     QUERY,
     CELL_WITH_QUERY,
+    THREADS,
+    ASYNCIO,
+    BATCH,
+    QUERY_CPU,
+    QUERY_RATE,
     COLD_START,
+    HAND_OVER,
+    PEAK,
+    IDLE_SANDBOX,
+    SESSION,
+    HOSTILE_NEIGHBOUR,
+    COMMAND_START,
 )
 
 

@@ -5,6 +5,7 @@ Without it the cost of walls, checkpoints and the broker would be felt and not k
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Final
 
 from orchestrator.bench.benchmark import Benchmark
 from orchestrator.bench.ground import (
+    MS_PER_S,
     Ground,
     in_ms,
     open_peer_session,
@@ -27,6 +29,8 @@ from orchestrator.ports import Sandbox
 
 _SOURCE = "pass"
 _CELLS_A_TURN = 40
+_RESTED_CELLS_A_TURN = 10
+_REST_S = 0.02  # a root model takes seconds between two cells
 _WARM_UP_CELLS = 20
 LARGE_CONTEXT_CHARS: Final = 10_000_000
 
@@ -34,6 +38,14 @@ LARGE_CONTEXT_CHARS: Final = 10_000_000
 async def _peer_cells(session: PeerSession, *, count: int) -> Sequence[float]:
     took_s, _ = await session.run(_SOURCE, count=count)
     return in_ms(took_s)
+
+
+async def _rested_cells(sandbox: Sandbox) -> Sequence[float]:
+    took_ms: list[float] = []
+    for _ in range(_RESTED_CELLS_A_TURN):
+        await asyncio.sleep(_REST_S)
+        took_ms += await time_cells(sandbox, _SOURCE, count=1)
+    return took_ms
 
 
 async def _warmed_up(sandbox: Sandbox) -> Sandbox:
@@ -83,6 +95,15 @@ async def _open_cells(
                     kind=Kind.VARIANT,
                     what="ours with the broker in the orchestrator's process",
                     measure=partial(time_cells, beside, _SOURCE, count=_CELLS_A_TURN),
+                )
+            )
+            contenders.append(
+                Contender(
+                    name="rested",
+                    kind=Kind.VARIANT,
+                    what=f"ours, {_REST_S * MS_PER_S:g} ms after the cell before, whose checkpoint "
+                    "is then made",
+                    measure=partial(_rested_cells, ours),
                 )
             )
         for ready in ground.peers:

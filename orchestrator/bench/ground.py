@@ -17,7 +17,7 @@ from typing import TypeAlias
 from orchestrator.bench.peers.process import PeerSession, ReadyPeer, open_peer
 from orchestrator.context import encode_context
 from orchestrator.controls import BrokerIsolation
-from orchestrator.domain import Outcome, QueryAnswer, QueryRequest, RunOffer
+from orchestrator.domain import LanguagePolicy, Outcome, QueryAnswer, QueryRequest, RunOffer
 from orchestrator.errors import SandboxLostError
 from orchestrator.limits import QueryLimits, SandboxLimits
 from orchestrator.ports import QueryHandler, Sandbox, SandboxProvider
@@ -74,6 +74,7 @@ async def open_provider(
     broker: BrokerIsolation | None = None,
     sandbox: SandboxLimits | None = None,
     concurrent_query_count: int | None = None,
+    policy: LanguagePolicy | None = None,
 ) -> AsyncIterator[SandboxProvider]:
     """Yields sandboxes as the user's settings make them, but for what is given."""
     settings = ground.settings
@@ -84,6 +85,8 @@ async def open_provider(
         changes["sandbox"] = sandbox
     if concurrent_query_count is not None:
         changes["query"] = QueryLimits(concurrent_queries=concurrent_query_count)
+    if policy is not None:
+        changes["policy"] = policy
     async with ground.open_sandboxes(settings.model_copy(update=changes)) as provider:
         yield provider
 

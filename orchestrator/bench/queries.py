@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
 
+from orchestrator.app import Orchestrator
 from orchestrator.bench.benchmark import Benchmark
 from orchestrator.bench.ground import (
     Ground,
@@ -24,6 +25,7 @@ from orchestrator.bench.ground import (
 from orchestrator.bench.peers.process import PeerSession
 from orchestrator.bench.report import Goal
 from orchestrator.bench.turns import Contender, Kind, Measure
+from orchestrator.bench.whole_runs import open_instant_orchestrator
 from orchestrator.controls import BrokerIsolation
 from orchestrator.ports import Sandbox
 
@@ -37,9 +39,10 @@ def query_loop(count: int) -> str:
     return f"""
 import time
 took_s = []
-for _ in range({count}):
+for number in range({count}):
+    prompt = f"{{number:0100}}"
     begun_s = time.perf_counter()
-    llm_query("x" * 100)
+    llm_query(prompt)
     took_s.append(time.perf_counter() - begun_s)
 print(took_s)
 """
@@ -53,6 +56,18 @@ async def _peer_loop(session: PeerSession, *, count: int) -> Sequence[float]:
 async def _peer_cells(session: PeerSession, *, count: int) -> Sequence[float]:
     took_s, _ = await session.run(_ONE_QUERY, count=count)
     return in_ms(took_s)
+
+
+async def _loop_in_engine(orchestrator: Orchestrator) -> Sequence[float]:
+    """Returns the times of a second cell in a fresh sandbox: the first one warms it up."""
+    printed: list[str] = []
+    await orchestrator.run_cells(
+        [query_loop(_QUERIES_A_TURN), query_loop(2 * _QUERIES_A_TURN)],
+        context=None,
+        on_ended=lambda ended: printed.append(str(ended.result.stdout)),
+    )
+    # What the first cell asked is answered from memory; the second half of the second is not.
+    return in_ms(json.loads(printed[1])[_QUERIES_A_TURN:])
 
 
 def _loop_in(sandbox: Sandbox) -> Measure:
@@ -78,6 +93,19 @@ async def _open_queries(ground: Ground, *, in_one_cell: bool) -> AsyncIterator[S
             await measure()
             name = "ours" if kind is Kind.OURS else broker.value
             contenders.append(Contender(name=name, kind=kind, what=what, measure=measure))
+        if in_one_cell:
+            orchestrator = await enter(
+                open_instant_orchestrator(ground, broker=BrokerIsolation.OWN_PROCESS)
+            )
+            contenders.append(
+                Contender(
+                    name="whole engine",
+                    kind=Kind.VARIANT,
+                    what="ours, answered through the engine's desk by a model that answers at "
+                    "once: budget, ledger, estimates, repeats",
+                    measure=partial(_loop_in_engine, orchestrator),
+                )
+            )
         for ready in ground.peers:
             session = await enter(open_peer_session(ready, ground))
             peer = ready.peer
@@ -112,7 +140,12 @@ QUERY: Final = Benchmark(
     open_contenders=partial(_open_queries, in_one_cell=True),
     turn_count=20,
     quick_turn_count=5,
-    notes=("answered where the engine's desk would be: budget and retries are not in it",),
+    notes=(
+        (
+            "answered where the engine's desk would be, as peers answer where theirs would be; what "
+            "the desk adds is a row of its own"
+        ),
+    ),
 )
 CELL_WITH_QUERY: Final = Benchmark(
     name="cell-with-query",

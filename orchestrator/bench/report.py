@@ -83,7 +83,7 @@ class Row:
         unit: Of every figure.
         series: Ours first.
         goals: What is promised, judged.
-        notes: What a reader has to know beside.
+        note: What a reader has to know beside.
         problem: Why nothing, or not all, was measured; empty where all was.
     """
 
