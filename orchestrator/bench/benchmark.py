@@ -48,7 +48,7 @@ class Benchmark:
     turn_count: int
     quick_turn_count: int
     statistic: Statistic = Statistic.MEDIAN
-    notes: tuple[str, ...] = ()
+    note: str = ""
 
 
 async def run_benchmark(benchmark: Benchmark, ground: Ground) -> Row:
@@ -58,7 +58,7 @@ async def run_benchmark(benchmark: Benchmark, ground: Ground) -> Row:
         title=benchmark.title,
         measures=benchmark.measures,
         unit=benchmark.unit,
-        notes=benchmark.notes,
+        note=benchmark.note,
     )
     turn_count = benchmark.quick_turn_count if ground.is_quick else benchmark.turn_count
     try:

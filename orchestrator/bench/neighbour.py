@@ -145,12 +145,10 @@ HOSTILE_NEIGHBOUR: Final = Benchmark(
     turn_count=9,
     quick_turn_count=2,
     statistic=Statistic.P99,
-    notes=(
-        (
-            "a sandbox has one core of its own (`sandbox.cpu_count`): on a host of two the victim, the "
-            "orchestrator and the engine share the other one, and a neighbour that only computes shows "
-            "how much of it that is"
-        ),
-        "floods of the socket itself, below the worker, are measured by tests/performance",
+    note=(
+        "a sandbox has one core of its own (`sandbox.cpu_count`): on a host of two the victim, "
+        "the orchestrator and the engine share the other one, and a neighbour that only computes "
+        "shows how much of it that is; floods of the socket itself, below the worker, are "
+        "measured by tests/performance"
     ),
 )

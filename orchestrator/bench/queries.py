@@ -140,11 +140,9 @@ QUERY: Final = Benchmark(
     open_contenders=partial(_open_queries, in_one_cell=True),
     turn_count=20,
     quick_turn_count=5,
-    notes=(
-        (
-            "answered where the engine's desk would be, as peers answer where theirs would be; what "
-            "the desk adds is a row of its own"
-        ),
+    note=(
+        "answered where the engine's desk would be, as peers answer where theirs would be; what "
+        "the desk adds is a line of its own"
     ),
 )
 CELL_WITH_QUERY: Final = Benchmark(

@@ -121,11 +121,9 @@ def _at_once(way: str, *, title: str) -> Benchmark:
         open_contenders=partial(_open, way=way),
         turn_count=5,
         quick_turn_count=2,
-        notes=(
-            (
-                f"with query.concurrent_queries = {_COUNT}, of which the default is 16, and room for "
-                f"{_PROCESS_COUNT} processes and threads, of which it is 64"
-            ),
+        note=(
+            f"with query.concurrent_queries = {_COUNT}, of which the default is 16, and room "
+            f"for {_PROCESS_COUNT} processes and threads, of which it is 64"
         ),
     )
 

@@ -93,7 +93,7 @@ class Row:
     unit: str
     series: tuple[Series, ...] = ()
     goals: tuple[JudgedGoal, ...] = ()
-    notes: tuple[str, ...] = ()
+    note: str = ""
     problem: str = ""
 
     @property
@@ -207,7 +207,7 @@ def _row_json(row: Row) -> Json:
             }
             for judged in row.goals
         ],
-        "notes": list[Json](row.notes),
+        "note": row.note,
         "problem": row.problem,
     }
 

@@ -143,7 +143,7 @@ QUERY_CPU: Final = Benchmark(
     open_contenders=partial(_open, by_wall_clock=False),
     turn_count=10,
     quick_turn_count=3,
-    notes=("1,000,000 over the figure are the queries that one core carries in a second",),
+    note="1,000,000 over the figure are the queries that one core carries in a second",
 )
 QUERY_RATE: Final = Benchmark(
     name="query-rate",
@@ -154,5 +154,5 @@ QUERY_RATE: Final = Benchmark(
     open_contenders=partial(_open, by_wall_clock=True),
     turn_count=10,
     quick_turn_count=3,
-    notes=("the sandbox has one core (`sandbox.cpu_count`), the raw client as many as there are",),
+    note="the sandbox has one core (`sandbox.cpu_count`), the raw client as many as there are",
 )

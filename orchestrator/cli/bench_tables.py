@@ -86,8 +86,8 @@ def _row_parts(row: Row) -> Iterator[RenderableType]:
         if one.lacks and one.kind is not Kind.PEER:  # of peers once, at the end
             lacks = for_one_line(one.lacks, max_chars=_LACKS_CHARS)
             yield Text(f"{one.name} does without: {lacks}", style="dim")
-    for note in row.notes:
-        yield Text(for_terminal(note), style="dim")
+    if row.note:
+        yield Text(for_terminal(row.note), style="dim")
     yield Text("")
 
 
