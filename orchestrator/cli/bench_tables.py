@@ -14,11 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.bench.report import BenchReport, JudgedGoal, Row, Series
+from orchestrator.bench.scale_report import ScaleReport
 from orchestrator.bench.turns import Kind
 from orchestrator.cli.doctor_tables import print_wide
 from orchestrator.cli.sanitize import for_one_line, for_terminal
 
 _LACKS_CHARS = 300
+_MB = 1e6
 _MARKS = {True: ("reached", "green"), False: ("NOT reached", "bold red"), None: ("", "dim")}
 
 
@@ -41,7 +43,7 @@ def row_line(row: Row) -> str:
     return f"  {row.name}: {figure(ours.figures.median)} {row.unit}; {ratios}"
 
 
-def print_report(report: BenchReport, *, stream: TextIO) -> None:
+def print_report(report: BenchReport, stream: TextIO) -> None:
     """Prints a table for each row, and what was measured on under them."""
     parts: list[RenderableType] = []
     for row in report.rows:
@@ -51,6 +53,41 @@ def print_report(report: BenchReport, *, stream: TextIO) -> None:
     parts += [Text(for_terminal(f"{name}: {state}")) for name, state in report.peers.items()]
     parts.append(Text(f"in {report.took_s:.0f} s"))
     print_wide(parts, stream=stream)
+
+
+def print_scale(report: ScaleReport, stream: TextIO) -> None:
+    """Prints the curve of many sessions as a table, and what gave way."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name in (
+        *("open", "busy", "cells/s", "queries/s", "p50 ms", "p95 ms", "uneven"),
+        *("CPU", "own CPU", "own MB", "brokers MB", "host MB"),
+    ):
+        table.add_column(name, justify="right")
+    for step in report.steps:
+        figures = step.cell_ms
+        table.add_row(
+            *(str(step.session_count), str(step.busy_count)),
+            *(figure(step.cells_per_s), figure(step.queries_per_s)),
+            "" if figures is None else figure(figures.median),
+            "" if figures is None else figure(figures.p95),
+            "" if step.fairness is None else f"{step.fairness:.2f}",
+            *(f"{step.cpu_share:.0%}", f"{step.own_cpu_share:.0%}"),
+            *(
+                f"{size_bytes / _MB:,.0f}"
+                for size_bytes in (step.own_bytes, step.broker_bytes, step.host_bytes)
+            ),
+        )
+    machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
+    legend = (
+        "p50, p95: of a cell that asks four times. uneven: the most cells of a session over the "
+        "fewest. CPU: of all cores, by everything. own: the orchestrator's process. host: by how "
+        "much less memory the host has left."
+    )
+    lines = [Text(for_terminal(sentence)) for sentence in report.gave_way]
+    print_wide(
+        [table, Text(legend, style="dim"), *lines, Text(for_terminal(machine), style="dim")],
+        stream=stream,
+    )
 
 
 def _row_parts(row: Row) -> Iterator[RenderableType]:
