@@ -22,6 +22,7 @@ from orchestrator.bench.ground import (
     time_cells,
 )
 from orchestrator.bench.peers.process import PeerSession
+from orchestrator.bench.raw_grpc import RAW_GRPC, echo_times, open_raw_grpc
 from orchestrator.bench.report import Goal
 from orchestrator.bench.turns import Contender, Kind
 from orchestrator.controls import BrokerIsolation
@@ -95,6 +96,16 @@ async def _open_cells(
                     kind=Kind.VARIANT,
                     what="ours with the broker in the orchestrator's process",
                     measure=partial(time_cells, beside, _SOURCE, count=_CELLS_A_TURN),
+                )
+            )
+            raw = await enter(open_raw_grpc())
+            contenders.append(
+                Contender(
+                    name=RAW_GRPC,
+                    kind=Kind.FLOOR,
+                    what="one echo of 100 bytes between two processes over a Unix socket",
+                    lacks="no sandbox, no cell: the wire alone",
+                    measure=partial(echo_times, raw, count=_CELLS_A_TURN),
                 )
             )
             contenders.append(

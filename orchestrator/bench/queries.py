@@ -23,6 +23,7 @@ from orchestrator.bench.ground import (
     time_cells,
 )
 from orchestrator.bench.peers.process import PeerSession
+from orchestrator.bench.raw_grpc import RAW_GRPC, echo_times, open_raw_grpc
 from orchestrator.bench.report import Goal
 from orchestrator.bench.turns import Contender, Kind, Measure
 from orchestrator.bench.whole_runs import open_instant_orchestrator
@@ -93,6 +94,16 @@ async def _open_queries(ground: Ground, *, in_one_cell: bool) -> AsyncIterator[S
             await measure()
             name = "ours" if kind is Kind.OURS else broker.value
             contenders.append(Contender(name=name, kind=kind, what=what, measure=measure))
+        raw = await enter(open_raw_grpc())
+        contenders.append(
+            Contender(
+                name=RAW_GRPC,
+                kind=Kind.FLOOR,
+                what="one echo of 100 bytes between two processes over a Unix socket",
+                lacks="no sandbox, no cell: the wire alone",
+                measure=partial(echo_times, raw, count=_QUERIES_A_TURN),
+            )
+        )
         if in_one_cell:
             orchestrator = await enter(
                 open_instant_orchestrator(ground, broker=BrokerIsolation.OWN_PROCESS)

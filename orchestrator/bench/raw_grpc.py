@@ -12,19 +12,25 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import psutil
 
+from orchestrator.bench.ground import in_ms
+
 _SERVICE, _METHOD = "rlm.bench.Echo", "Ask"
 _ANSWER_S = 60.0
+_PROMPT_CHARS = 100
+#: What the floor is called in every row that has it.
+RAW_GRPC: Final = "raw gRPC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +79,18 @@ class RawGrpc:
 
 
 @asynccontextmanager
-async def open_raw_grpc(folder: Path) -> AsyncIterator[RawGrpc]:
-    """Yields an echo over a socket in `folder`; leaving the context ends both processes.
+async def open_raw_grpc() -> AsyncIterator[RawGrpc]:
+    """Yields an echo over a socket of its own; leaving the context ends both processes.
 
     Raises:
         OSError: One of them did not start.
     """
     processes = []
+    folder = tempfile.TemporaryDirectory(prefix="rlm-")
     try:
         for part in ("serve", "ask"):
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", __name__, part, str(folder / "echo.sock")),
+                *(sys.executable, "-m", __name__, part, str(Path(folder.name) / "echo.sock")),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=2**24,
@@ -96,6 +103,13 @@ async def open_raw_grpc(folder: Path) -> AsyncIterator[RawGrpc]:
             if process.returncode is None:
                 process.kill()
             await process.wait()
+        folder.cleanup()
+
+
+async def echo_times(raw: RawGrpc, *, count: int) -> list[float]:
+    """Returns the milliseconds that each of `count` echoes takes, one after the other."""
+    asked = await raw.ask(count, thread_count=1, prompt_chars=_PROMPT_CHARS)
+    return in_ms(asked.took_s)
 
 
 async def _exchange(process: asyncio.subprocess.Process, line: str) -> dict[str, Any]:

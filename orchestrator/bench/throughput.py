@@ -7,17 +7,15 @@ their models, are what they wait for.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from orchestrator.bench.benchmark import Benchmark
 from orchestrator.bench.ground import Ground, open_provider, open_session, run_cell
 from orchestrator.bench.our_processes import broker_cpu_s, own_cpu_s
-from orchestrator.bench.raw_grpc import RawGrpc, open_raw_grpc
+from orchestrator.bench.raw_grpc import RAW_GRPC, RawGrpc, open_raw_grpc
 from orchestrator.bench.report import Goal
 from orchestrator.bench.turns import Contender, Kind
 from orchestrator.controls import BrokerIsolation
@@ -26,7 +24,6 @@ from orchestrator.ports import Sandbox
 _THREADS = 16
 _QUERIES = 400
 _PROMPT_CHARS = 100
-_FLOOR = "raw gRPC"
 _US_PER_S = 1e6
 _SOURCE = f"""
 import time
@@ -71,7 +68,7 @@ def _both_cpu_s() -> float:
 async def _open(ground: Ground, *, by_wall_clock: bool) -> AsyncIterator[Sequence[Contender]]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        raw = await enter(open_raw_grpc(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+        raw = await enter(open_raw_grpc())
         # All threads' queries are to be under way, not to wait for each other at the broker.
         own = await enter(
             open_provider(
@@ -108,7 +105,7 @@ async def _open(ground: Ground, *, by_wall_clock: bool) -> AsyncIterator[Sequenc
                 measure=measures[1],
             ),
             Contender(
-                name=_FLOOR,
+                name=RAW_GRPC,
                 kind=Kind.FLOOR,
                 what="an asyncio server that echoes bytes over a Unix socket, its process alone",
                 lacks="no order rules, no gate, no token, no limits, no sandbox at the other end",
@@ -139,7 +136,7 @@ QUERY_CPU: Final = Benchmark(
     measures=f"processor time on the host's side of the wall for each query: {_MEASURES}",
     unit="us",
     # As the goal has it, at least 0.7 times as many queries a second.
-    goals=(Goal(against=_FLOOR, at_most=1 / 0.7),),
+    goals=(Goal(against=RAW_GRPC, at_most=1 / 0.7),),
     open_contenders=partial(_open, by_wall_clock=False),
     turn_count=10,
     quick_turn_count=3,
