@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import pytest
 from support.promises import bounds
 
-from orchestrator.app import REAL_PARTS
+from orchestrator.app.parts import open_docker_sandboxes
 from orchestrator.bench.catalogue import select
 from orchestrator.bench.promises import GUARDED, Bound
 from orchestrator.bench.report import Row
@@ -29,7 +29,7 @@ async def ratios_of(names: tuple[str, ...]) -> Mapping[str, float]:
         select(names),
         Settings(runtime="runc"),
         options=BenchOptions(is_quick=True, with_peers=False),
-        open_sandboxes=REAL_PARTS.open_sandboxes,
+        open_sandboxes=open_docker_sandboxes,
         say=print,
         on_row=lambda _row: None,
     )
