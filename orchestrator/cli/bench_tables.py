@@ -26,10 +26,9 @@ _MARKS = {True: ("reached", "green"), False: ("NOT reached", "bold red"), None: 
 
 def figure(value: float) -> str:
     """Returns a figure with three digits that count."""
-    if value == 0:
-        return "0"
-    digits = 3 - len(str(int(abs(value)))) if abs(value) >= 1 else 3
-    return f"{value:,.{max(digits, 0)}f}"
+    if abs(value) < 1:
+        return f"{value:.3g}"
+    return f"{value:,.{max(3 - len(str(int(abs(value)))), 0)}f}"
 
 
 def row_line(row: Row) -> str:
