@@ -17,7 +17,7 @@ COMPILE := uv pip compile -q --generate-hashes --universal --no-emit-index-url -
 SOURCES := $(shell git ls-files orchestrator sandbox_image proto docker 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo gvisor test test-runc test-gvisor check test-unit test-local-model local-model lock lock-debian wheel sbom wire mutants fuzz threat-model clean
+.PHONY: help setup demo gvisor test test-runc test-gvisor check test-unit test-local-model local-model lock lock-debian wheel sbom wire mutants fuzz threat-model promises clean
 
 help: ## Says what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -96,6 +96,9 @@ fuzz: $(FUZZ_STAMP) ## Looks for inputs that break a parser, FUZZ_SECONDS (60) f
 
 threat-model: $(STAMP) ## Writes the generated half of docs/threat-model.md
 	@cd tests && ../$(BIN)/python -m support.threat_model
+
+promises: $(STAMP) ## Writes the figures of docs/specification.md from docs/figures
+	@cd tests && ../$(BIN)/python -m support.promises
 
 clean: ## Removes the virtual environment and every cache of the tools
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

@@ -40,7 +40,7 @@ _ANSWER_CHARS = 80
 _SETTING_CHARS = 40  # the start of an image's digest tells it apart; the JSON has all of it
 
 
-def _print(renderables: Sequence[RenderableType], *, stream: TextIO) -> None:
+def print_wide(renderables: Sequence[RenderableType], *, stream: TextIO) -> None:
     """Prints to a terminal as wide as it is, and to anything else as wide as a page."""
     if stream.isatty():
         console = Console(file=stream, highlight=False, markup=False, emoji=False)
@@ -66,7 +66,7 @@ def print_findings(findings: Sequence[Finding], *, stream: TextIO) -> None:
         if finding.advice:
             found.append(f"\n→ {for_terminal(finding.advice)}")
         table.add_row(Text(finding.status, style=_STYLES[finding.status]), finding.name, found)
-    _print([table], stream=stream)
+    print_wide([table], stream=stream)
 
 
 def print_attacks(report: Report, *, stream: TextIO) -> None:
@@ -77,7 +77,7 @@ def print_attacks(report: Report, *, stream: TextIO) -> None:
         if (results := [result for result in report.results if result.attack.group is group])
     ]
     summary = Text(_summary(report), style="green" if report.is_sealed else "bold red")
-    _print([*tables, summary], stream=stream)
+    print_wide([*tables, summary], stream=stream)
 
 
 def _table_of(group: Group, results: Sequence[AttackResult]) -> Table:

@@ -31,6 +31,7 @@ _COMMANDS = {
     "export": "Turn trajectories into training rows, or into a log for a viewer.",
     "prompt": "Show what root models are told, to the byte.",
     "doctor": "Check this host for what a sandbox needs.",
+    "bench": "Measure what this machine makes of it, against floors and peers.",
     "setup": "Make this host ready: engine and image. Does nothing the second time.",
     "image": "Build, list, verify and prune sandbox images.",
     "model": "Fetch and serve the small local model.",

@@ -90,6 +90,29 @@ class ImageStore:
         message = f"loading the image: expected one of {', '.join(candidates)}, and none is there."
         raise SandboxStartError(message)
 
+    def has(self, name: str) -> bool:
+        """Whether there is an image of that name or id."""
+        with engine_errors(f"looking for the image {name}"):
+            try:
+                self._client.images.get(name)
+            except docker.errors.ImageNotFound:
+                return False
+        return True
+
+    def import_root(self, root: IO[bytes], *, tag: str, changes: Sequence[str]) -> None:
+        """Makes an image of one layer out of a tar file, without any label.
+
+        Args:
+            root: The tar file of its file system.
+            tag: Its name, `repository:name`.
+            changes: Instructions of a Dockerfile that configure it.
+        """
+        repository, _, name = tag.rpartition(":")
+        with engine_errors("importing the image"):
+            self._client.api.import_image_from_data(
+                root, repository=repository, tag=name, changes=list(changes)
+            )
+
     def build(
         self, context: IO[bytes], build: ContainerBuild, report: Callable[[str], None]
     ) -> str:

@@ -35,7 +35,7 @@ def test_help_lists_commands_that_are_there(capsys: pytest.CaptureFixture[str]) 
 
     assert listed == [
         *("run", "exec", "trace", "stats", "export", "prompt"),
-        *("doctor", "setup", "image", "model"),
+        *("doctor", "bench", "setup", "image", "model"),
     ]
     for name in listed:
         assert command_line([name, "--help"]) == ExitCode.DONE

@@ -21,7 +21,7 @@ from orchestrator.settings import Settings, load
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)")
 _FRAGMENT = re.compile(r"\]\(([^)#\s:]*\.md)?#([^)]+)\)")
 _COMMAND = re.compile(
-    r"\brlm ((?:run|exec|trace|stats|export|prompt|doctor|setup|image|model)"
+    r"\brlm ((?:run|exec|trace|stats|export|prompt|doctor|bench|setup|image|model)"
     r"(?: (?:list|show|build|ls|verify|sbom|prune|fetch|serve))?)\b"
 )
 _OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]+)")
