@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Final
 
+from orchestrator.bench.acquiring import WARM_ACQUIRE
 from orchestrator.bench.benchmark import Benchmark
 from orchestrator.bench.cells import EMPTY_CELL, LARGE_CONTEXT_CELL
 from orchestrator.bench.command_start import COMMAND_START
@@ -32,6 +33,7 @@ BENCHMARKS: Final = (
     QUERY_CPU,
     QUERY_RATE,
     COLD_START,
+    WARM_ACQUIRE,
     HAND_OVER,
     PEAK,
     IDLE_SANDBOX,

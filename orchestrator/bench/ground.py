@@ -10,10 +10,10 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
 
+from orchestrator.app.parts import OpenSandboxes
 from orchestrator.bench.peers.process import PeerSession, ReadyPeer, open_peer
 from orchestrator.context import encode_context
 from orchestrator.controls import BrokerIsolation
@@ -22,9 +22,6 @@ from orchestrator.errors import SandboxLostError
 from orchestrator.limits import QueryLimits, SandboxLimits
 from orchestrator.ports import QueryHandler, Sandbox, SandboxProvider
 from orchestrator.settings import Settings
-
-#: Opens sandboxes as settings say.
-OpenSandboxes: TypeAlias = Callable[[Settings], AbstractAsyncContextManager[SandboxProvider]]
 
 MS_PER_S = 1e3
 _CELL_S = 300.0  # nothing that is measured takes as long
@@ -87,7 +84,8 @@ async def open_provider(
         changes["query"] = QueryLimits(concurrent_queries=concurrent_query_count)
     if policy is not None:
         changes["policy"] = policy
-    async with ground.open_sandboxes(settings.model_copy(update=changes)) as provider:
+    changed = settings.model_copy(update=changes)
+    async with ground.open_sandboxes(changed, report=ground.say) as provider:
         yield provider
 
 

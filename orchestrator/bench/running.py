@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.app.host import find_host_engine
+from orchestrator.app.parts import OpenSandboxes
 from orchestrator.bench.benchmark import Benchmark, run_benchmark
-from orchestrator.bench.ground import Ground, OpenSandboxes
+from orchestrator.bench.ground import Ground
 from orchestrator.bench.machine import describe_machine
 from orchestrator.bench.peers.installing import InstalledPeers, install_peers
 from orchestrator.bench.report import BenchReport, Row

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import psutil
 
 from orchestrator.app.host import find_host_engine
+from orchestrator.app.parts import OpenSandboxes
 from orchestrator.bench.figures import summarize
-from orchestrator.bench.ground import MS_PER_S, EchoModel, OpenSandboxes, run_cell
+from orchestrator.bench.ground import MS_PER_S, EchoModel, run_cell
 from orchestrator.bench.machine import describe_machine
 from orchestrator.bench.our_processes import (
     broker_processes,
@@ -89,7 +90,7 @@ async def measure_scale(
     answers = await asyncio.to_thread(ask_engine, engine.endpoint)
     runtime = choose_runtime(settings.runtime, answers.info)
     machine = describe_machine(engine, image, runtime=runtime.name)
-    async with open_sandboxes(settings) as provider, AsyncExitStack() as stack:
+    async with open_sandboxes(settings, report=say) as provider, AsyncExitStack() as stack:
         cpu_before = _read_cpu()
         await asyncio.sleep(_LOOK_AROUND_S)
         others_cpu_share = _busy_share(cpu_before, _read_cpu())

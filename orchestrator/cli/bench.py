@@ -79,7 +79,7 @@ def bench(  # noqa: PLR0913, PLR0917 - a command line's options
     Each is measured in the same run, by turns. Ends with 0 if every row was measured, whatever was
     found, and with 1 if one could not be.
     """
-    settings = read_settings(ctx, {"runtime": runtime})
+    settings = read_settings(ctx, {"runtime": runtime}).for_one_call
     open_sandboxes = parts_of(ctx).open_sandboxes
     if scale:
         curve = ScaleOptions(session_count=sessions, busy_count=busy, window_s=seconds)

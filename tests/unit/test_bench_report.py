@@ -11,6 +11,7 @@ from io import StringIO
 import pytest
 from support.fake_sandbox import CellRun, FakeProvider
 
+from orchestrator.app.host import Report
 from orchestrator.bench.benchmark import Benchmark, run_benchmark
 from orchestrator.bench.catalogue import BENCHMARKS, select
 from orchestrator.bench.figures import Statistic
@@ -44,8 +45,9 @@ class Opened:
         self._provider = provider
 
     @asynccontextmanager
-    async def open(self, settings: Settings) -> AsyncIterator[SandboxProvider]:
+    async def open(self, settings: Settings, *, report: Report) -> AsyncIterator[SandboxProvider]:
         """Opens it, as settings say."""
+        del report
         self.settings.append(settings)
         yield self._provider
 
