@@ -6,8 +6,9 @@ Without it "of any length" would be a figure of speech.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -39,6 +40,15 @@ _FIRST_USE = "print(len(context), context[-1])"
 _FLOOR = "socket copy"
 _SIZE = "its size"
 _MB = 1e6
+_RECEIVER = """
+import socket, sys
+line, size = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+received, at = memoryview(bytearray(size)), 0
+line.send(b"!")
+while at < size:
+    at += line.recv_into(received[at:])
+line.send(b"!")
+"""
 
 
 def _text(size_bytes: int) -> str:
@@ -57,30 +67,24 @@ async def _hand_over(sandbox: Sandbox, context: EncodedContext | str) -> Sequenc
 
 
 def _copy_through_a_socket(data: bytes) -> float:
-    """Returns the seconds that another process takes to have all of `data`, and to say so.
-
-    A child of fork(2) receives: it runs nothing but this, so the threads that it does not have are
-    not missed.
-    """
+    """Returns the seconds that another process takes to have all of `data`, and to say so."""
     ours, theirs = socket.socketpair()
-    child = os.fork()
-    if child == 0:
-        ours.close()
-        received = bytearray(len(data))
-        view, at = memoryview(received), 0
-        while at < len(data):
-            at += theirs.recv_into(view[at:])
-        theirs.send(b"!")
-        os._exit(0)
-    theirs.close()
-    try:
-        begun_s = time.perf_counter()
-        ours.sendall(data)
-        ours.recv(1)
-        return time.perf_counter() - begun_s
-    finally:
-        ours.close()
-        os.waitpid(child, 0)
+    with ours, theirs:
+        arguments = (str(theirs.fileno()), str(len(data)))
+        # By exec, not by fork alone: this process has threads, gRPC's among them.
+        receiver = subprocess.Popen(  # noqa: S603 - this interpreter, a program of this file
+            [sys.executable, "-I", "-S", "-c", _RECEIVER, *arguments],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        with receiver:
+            if not ours.recv(1):
+                raise OSError("the receiver of the copy did not start")
+            begun_s = time.perf_counter()
+            ours.sendall(data)
+            ours.recv(1)
+            return time.perf_counter() - begun_s
 
 
 async def _copy(data: bytes) -> Sequence[float]:

@@ -114,16 +114,18 @@ def compare(ours: Turns, theirs: Turns, statistic: Statistic) -> Ratio:
         statistic: What of each turn is compared.
 
     Raises:
-        ValueError: They have not the same number of turns, or none.
+        ValueError: They have not the same number of turns, or none, or theirs is zero.
     """
     if len(ours) != len(theirs) or not ours:
         raise ValueError(f"expected as many turns of each, got {len(ours)} and {len(theirs)}")
     if statistic in {Statistic.MINIMUM, Statistic.MEDIAN}:
         pairs = list(zip(ours, theirs, strict=True))
-        ratios = [_of(our, statistic) / _of(their, statistic) for our, their in pairs]
+        compared = [(_of(our, statistic), _of(their, statistic)) for our, their in pairs]
     else:
-        whole = summarize_turns(ours).of(statistic) / summarize_turns(theirs).of(statistic)
-        ratios = [whole]
+        compared = [(summarize_turns(ours).of(statistic), summarize_turns(theirs).of(statistic))]
+    if not all(their for _, their in compared):
+        raise ValueError("expected something to compare with, got a figure of zero")
+    ratios = [our / their for our, their in compared]
     return Ratio(
         median=statistics.median(ratios),
         lowest=min(ratios),

@@ -6,7 +6,7 @@ Without it nobody could say how many idle sessions a host can keep.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
@@ -15,15 +15,15 @@ from orchestrator.bench.bare_container import BareContainers, open_bare_containe
 from orchestrator.bench.benchmark import Benchmark
 from orchestrator.bench.container_memory import memory_of, name_of
 from orchestrator.bench.ground import Ground, open_provider, open_session, run_cell
-from orchestrator.bench.our_processes import broker_processes, own_unique_bytes, unique_bytes
 from orchestrator.bench.report import Goal
+from orchestrator.bench.session_growth import measure_growth
 from orchestrator.bench.turns import Contender, Kind
-from orchestrator.bench.whole_runs import open_run_sessions
 from orchestrator.controls import BrokerIsolation
 from orchestrator.ports import SandboxProvider
+from orchestrator.settings import Settings
 
 _FLOOR = "bare python"
-_SESSIONS = 8
+_SESSIONS = 16
 _SESSIONS_BEFORE = 2  # what is imported and allocated once is there before anything is counted
 _MB, _KB = 1e6, 1e3
 
@@ -66,47 +66,50 @@ async def _open_idle(ground: Ground) -> AsyncIterator[Sequence[Contender]]:
         ]
 
 
-async def _each_session(
-    ground: Ground, broker: BrokerIsolation, read_bytes: Callable[[], int]
-) -> Sequence[float]:
-    """Returns by how many KB each of some sessions lets a figure grow."""
-    async with (
-        open_run_sessions(ground, broker=broker) as open_one,
-        AsyncExitStack() as stack,
-    ):
-        for _ in range(_SESSIONS_BEFORE):
-            await stack.enter_async_context(open_one())
-        before_bytes = read_bytes()
-        for _ in range(_SESSIONS):
-            await stack.enter_async_context(open_one())
-        return [(read_bytes() - before_bytes) / _SESSIONS / _KB]
+class _Sessions:
+    """Sessions that are opened once a turn for two figures of it: of this process, of others."""
 
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._brokers_kb = 0.0
 
-def _brokers_unique_bytes() -> int:
-    return unique_bytes(broker_processes())
+    async def own_kb(self, broker: BrokerIsolation) -> Sequence[float]:
+        """Returns by how many KB each session lets the orchestrator's process grow."""
+        growth = await measure_growth(
+            self._settings, broker, before_count=_SESSIONS_BEFORE, session_count=_SESSIONS
+        )
+        if broker is BrokerIsolation.OWN_PROCESS:
+            self._brokers_kb = growth.broker_bytes / _KB
+        return [growth.own_bytes / _KB]
+
+    async def brokers_kb(self) -> Sequence[float]:
+        """Returns how many KB the broker's process of each session has."""
+        if not self._brokers_kb:
+            await self.own_kb(BrokerIsolation.OWN_PROCESS)
+        return [self._brokers_kb]
 
 
 @asynccontextmanager
 async def _open_sessions(ground: Ground) -> AsyncIterator[Sequence[Contender]]:
-    own, within = BrokerIsolation.OWN_PROCESS, BrokerIsolation.IN_PROCESS
+    sessions = _Sessions(ground.settings)
     yield [
         Contender(
             name="ours",
             kind=Kind.OURS,
             what="the orchestrator's process",
-            measure=partial(_each_session, ground, own, own_unique_bytes),
+            measure=partial(sessions.own_kb, BrokerIsolation.OWN_PROCESS),
         ),
         Contender(
             name="broker's process",
             kind=Kind.VARIANT,
             what="the process that serves the session's sandbox",
-            measure=partial(_each_session, ground, own, _brokers_unique_bytes),
+            measure=sessions.brokers_kb,
         ),
         Contender(
             name="in_process",
             kind=Kind.VARIANT,
             what="the orchestrator's process with the broker in it",
-            measure=partial(_each_session, ground, within, own_unique_bytes),
+            measure=partial(sessions.own_kb, BrokerIsolation.IN_PROCESS),
         ),
     ]
 
@@ -129,7 +132,8 @@ SESSION: Final = Benchmark(
     title="memory on the host for each open session",
     measures=(
         f"by how much unique memory grows with each of {_SESSIONS} sessions, in each of which a "
-        f"run of one turn has ended; after {_SESSIONS_BEFORE} that do not count"
+        f"run of one turn has ended, in a process that does nothing else; after {_SESSIONS_BEFORE} "
+        "that do not count"
     ),
     unit="KB",
     goals=(Goal(at_most=200.0),),

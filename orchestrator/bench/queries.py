@@ -106,7 +106,9 @@ async def _open_queries(ground: Ground, *, in_one_cell: bool) -> AsyncIterator[S
         )
         if in_one_cell:
             orchestrator = await enter(
-                open_instant_orchestrator(ground, broker=BrokerIsolation.OWN_PROCESS)
+                open_instant_orchestrator(
+                    ground.settings, ground.open_sandboxes, broker=BrokerIsolation.OWN_PROCESS
+                )
             )
             contenders.append(
                 Contender(

@@ -6,17 +6,21 @@ conversation add.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from orchestrator.app import OpenSession, Orchestrator, Parts, Role, open_orchestrator
-from orchestrator.bench.ground import Ground
+from orchestrator.bench.ground import OpenSandboxes
 from orchestrator.chat import ModelFacts, ModelReply, ModelRequest, TextSink
 from orchestrator.controls import BrokerIsolation
+from orchestrator.limits import RunLimits
 from orchestrator.models.turnstile import Turnstiles
 from orchestrator.ports import ModelClient
 from orchestrator.price import Price
 from orchestrator.settings import Settings
+
+_logger = logging.getLogger(__name__)
 
 _FINAL_CELL = """```repl
 answer["content"] = "done"
@@ -62,23 +66,23 @@ def _open_instant_model(
 
 @asynccontextmanager
 async def open_instant_orchestrator(
-    ground: Ground, *, broker: BrokerIsolation
+    settings: Settings, open_sandboxes: OpenSandboxes, *, broker: BrokerIsolation
 ) -> AsyncIterator[Orchestrator]:
     """Yields the product, whole, but for its models."""
     # A short context would go to the sub-model without a sandbox.
-    run = ground.settings.run.__class__(direct_chars=0, queries=10**6)
-    settings = ground.settings.model_copy(update={"broker": broker, "run": run, "model": "instant"})
-    parts = Parts(open_model=_open_instant_model, open_sandboxes=ground.open_sandboxes)
-    async with open_orchestrator(settings, report=ground.say, parts=parts) as orchestrator:
+    run = RunLimits(direct_chars=0, queries=10**6)
+    own = settings.model_copy(update={"broker": broker, "run": run, "model": "instant"})
+    parts = Parts(open_model=_open_instant_model, open_sandboxes=open_sandboxes)
+    async with open_orchestrator(own, report=_logger.info, parts=parts) as orchestrator:
         yield orchestrator
 
 
 @asynccontextmanager
 async def open_run_sessions(
-    ground: Ground, *, broker: BrokerIsolation
+    settings: Settings, open_sandboxes: OpenSandboxes, *, broker: BrokerIsolation
 ) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[OpenSession]]]:
     """Yields what opens sessions, each with a run of one turn behind it."""
-    async with open_instant_orchestrator(ground, broker=broker) as orchestrator:
+    async with open_instant_orchestrator(settings, open_sandboxes, broker=broker) as orchestrator:
 
         @asynccontextmanager
         async def open_one() -> AsyncIterator[OpenSession]:

@@ -84,3 +84,9 @@ def test_turns_without_a_partner_are_an_error(
     """What was not measured by turns is not compared."""
     with pytest.raises(ValueError, match="as many turns"):
         compare(ours, theirs, Statistic.MEDIAN)
+
+
+def test_nothing_is_compared_with_zero() -> None:
+    """A floor that took nothing was not measured; the row says so instead of an infinite ratio."""
+    with pytest.raises(ValueError, match="zero"):
+        compare([[1.0]], [[0.0]], Statistic.MEDIAN)
