@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from orchestrator.app import OpenSession, Orchestrator, Parts, Role, open_orchestrator
-from orchestrator.bench.ground import OpenSandboxes
+from orchestrator.app.parts import OpenSandboxes
 from orchestrator.chat import ModelFacts, ModelReply, ModelRequest, TextSink
 from orchestrator.controls import BrokerIsolation
 from orchestrator.limits import RunLimits
