@@ -17,6 +17,8 @@ from orchestrator.sandbox.docker_client import DockerClient, ask_engine, connect
 from orchestrator.sandbox.runtimes import choose_runtime
 
 _PYTHON: Final = "/usr/bin/python3.13"
+_OUTPUT_S = 30.0
+_LOOK_S = 0.02
 
 
 class BareContainers:
@@ -66,10 +68,19 @@ class BareContainers:
                 container.remove(force=True)
 
     def wait_for_output(self, container_id: str) -> None:
-        """Returns when a container has printed something, or has ended."""
+        """Returns when a container has printed something.
+
+        Raises:
+            SandboxStartError: It has not within a while, or the engine refused.
+        """
+        end_s = time.monotonic() + _OUTPUT_S
         with engine_errors("waiting for a bare container"):
-            logs = self._client.containers.get(container_id).logs(stream=True)
-            next(iter(logs), None)
+            container = self._client.containers.get(container_id)
+            # Asked again and again: the SDK gives a stream's connection back only at its end.
+            while not container.logs():
+                if time.monotonic() > end_s:
+                    raise SandboxStartError(f"a bare container said nothing in {_OUTPUT_S:g} s")
+                time.sleep(_LOOK_S)
 
 
 @asynccontextmanager

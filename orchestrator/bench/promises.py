@@ -118,7 +118,8 @@ def _machine_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Measured with {machine['rlm_sandbox']} on {machine['cpu_count']} cores "
         f"({machine['cpu']}), Linux {machine['kernel']}, {machine['engine']}, "
-        f"{machine['runtime']}, Python {machine['python']}; "
+        f"{machine['runtime']}, Python {machine['python']}, "
+        f"{'few turns (--quick)' if report['is_quick'] else 'all turns'}; "
         f"load before {machine['load_before'][0]}, after {machine['load_after'][0]}."
     )
     for name, state in report["peers"].items():
