@@ -284,7 +284,6 @@ class StreamAttachment:
     async def _stop(self, cell: RunningCell, outbox: Outbox, *, is_timeout: bool) -> None:
         """Stops the cell and waits for its result, for a bounded time."""
         cell.stop_clock()
-        self._queries.stop_cell()
         outbox.post(
             wire.stop_cell(
                 sequence=self._said.stop_cell(), cell_id=cell.cell_id, is_timeout=is_timeout
@@ -292,6 +291,10 @@ class StreamAttachment:
         )
         try:
             async with asyncio.timeout(self._stop_s):
+                # The order first: a cell that hears of its cancelled query before it ends by
+                # itself, and nobody would know that it was stopped.
+                await outbox.flush()
+                self._queries.stop_cell()
                 await cell.wait()
         except TimeoutError:
             self._lose(

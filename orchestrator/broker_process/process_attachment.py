@@ -277,8 +277,9 @@ class ProcessAttachment:
         """Has the broker's process stop a cell, which it does in a bounded time."""
         if call.done.done():
             return
-        self._queries.stop_cell()
+        # In this order: see `StreamAttachment._stop`.
         self._tell(how)
+        self._queries.stop_cell()
         call.clock.stop()
         call.clock = CellClock(timeout_s=self._stop_s, expire=self._expire)
 
