@@ -71,7 +71,7 @@ def _options_of(command: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
 
 def test_options_of_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
     """Every option the README names belongs to one of the commands it shows."""
-    commands = ("run", "doctor", "trace", "stats", "export")
+    commands = ("run", "doctor", "trace", "stats", "export", "bench")
     known = set().union(*(_options_of(command, capsys) for command in commands))
 
     named = set(_OPTION.findall((ROOT / "README.md").read_text(encoding="utf-8")))
