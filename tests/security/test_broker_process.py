@@ -302,7 +302,8 @@ import asyncio, sys
 from pathlib import Path
 from orchestrator.broker_process.nursery_handle import open_nursery
 from orchestrator.broker_process.process_broker import ProcessBroker
-from orchestrator.domain import *
+from orchestrator.domain import LanguagePolicy
+from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 from support.scripted_worker import WALLS
 
 async def main(directory):
