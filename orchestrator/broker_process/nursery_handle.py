@@ -37,6 +37,12 @@ import importlib, sys
 module, function, sys.path[:] = sys.argv[1], sys.argv[2], sys.argv[5:]
 getattr(importlib.import_module(module), function)(int(sys.argv[3]), int(sys.argv[4]))
 """
+#: Of gRPC: a completion queue polls its own sockets again, instead of threads beside it that each
+#: hand on what they found. A message wakes half as many of them (docs/adr/0029).
+GRPC_EXPERIMENTS: Final = ",".join(
+    f"-event_engine_{part}"
+    for part in ("client", "listener", "for_all_other_endpoints", "callback_cq", "fork")
+)
 _MAX_NOTICE_BYTES = 4096
 #: It has nothing to do but to end its children and itself.
 _END_S = 5.0
@@ -114,7 +120,7 @@ class Nursery:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=write_end,
-                env={},
+                env={"GRPC_EXPERIMENTS": GRPC_EXPERIMENTS},
                 cwd="/",
                 pass_fds=[theirs.fileno()],
                 # A group, for Ctrl-C to end the orchestrator alone; no session: the scheduler

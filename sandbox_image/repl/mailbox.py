@@ -26,6 +26,9 @@ from sandbox_image.repl.channel import (
     encode,
 )
 
+#: What the thread that runs cells waits for between them; no query has such an id.
+_COMMAND = ""
+
 
 class Interrupts:
     """Turns SIGINT into `KeyboardInterrupt` only where a cell can take it.
@@ -101,8 +104,11 @@ class Mailbox:
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
         self._send_lock = threading.Lock()
-        self._arrived = threading.Condition()
+        self._lock = threading.RLock()
         self._someone_reads = False
+        #: What wakes each thread that waits while another one reads, under what it waits for.
+        #: Each is woken alone: woken together, sixty-four threads keep one another from working.
+        self._followers: dict[str, threading.Lock] = {}
         self._commands: deque[Frame] = deque()
         self._replies: dict[str, JsonObject | None] = {}
         self._awaited: set[str] = set()
@@ -127,17 +133,17 @@ class Mailbox:
 
     def expect_reply(self, query_id: str) -> None:
         """Says that a reply with this id is wanted; to be called before the query is sent."""
-        with self._arrived:
+        with self._lock:
             self._awaited.add(query_id)
 
     def wait_for_reply(self, query_id: str) -> JsonObject | None:
         """Waits for the reply to a query; None when the cell ended first."""
         try:
-            with self._arrived:
-                self._lead_or_follow(lambda: query_id in self._replies)
+            with self._lock:
+                self._lead_or_follow(query_id, lambda: query_id in self._replies)
                 return self._replies.pop(query_id)
         finally:
-            with self._arrived:
+            with self._lock:
                 self._awaited.discard(query_id)
                 self._replies.pop(query_id, None)
 
@@ -148,7 +154,7 @@ class Mailbox:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[JsonObject | None] = loop.create_future()
-        with self._arrived:
+        with self._lock:
             if query_id in self._replies:
                 self._awaited.discard(query_id)
                 return self._replies.pop(query_id)
@@ -159,7 +165,7 @@ class Mailbox:
         try:
             return await future
         finally:
-            with self._arrived:
+            with self._lock:
                 self._futures.pop(query_id, None)
                 self._awaited.discard(query_id)
                 self._replies.pop(query_id, None)
@@ -169,7 +175,7 @@ class Mailbox:
 
     def _read_for_loop(self) -> None:
         """Reads what is there for an event loop, unless a thread is about to."""
-        with self._arrived:
+        with self._lock:
             if self._someone_reads or not self._poll.poll(0):
                 return
             self._someone_reads = True
@@ -177,9 +183,9 @@ class Mailbox:
             with self._interrupts.held():
                 self._take()
         finally:
-            with self._arrived:
+            with self._lock:
                 self._someone_reads = False
-                self._arrived.notify_all()
+                self._call_a_leader()
 
     def next_command(self) -> Frame:
         """Waits for the next thing the worker wants.
@@ -187,37 +193,73 @@ class Mailbox:
         Raises:
             ChannelClosedError: The worker is gone.
         """
-        with self._arrived:
-            self._lead_or_follow(lambda: bool(self._commands))
+        with self._lock:
+            self._lead_or_follow(_COMMAND, lambda: bool(self._commands))
             return self._commands.popleft()
 
     def abandon_replies(self) -> None:
         """Wakes every thread that still waits for a reply: its cell has ended."""
-        with self._arrived:
+        with self._lock:
             for query_id in self._awaited:
                 self._replies.setdefault(query_id, None)
+                self._wake(query_id)
             for query_id in list(self._futures):
                 self._settle(query_id)
-            self._arrived.notify_all()
 
-    def _lead_or_follow(self, is_here: Callable[[], bool]) -> None:
-        """Waits until `is_here()`, reading for all while nobody else does. Holds the condition."""
-        while not is_here():
-            if self._someone_reads:
-                self._arrived.wait()
-                continue
-            self._someone_reads = True
-            self._arrived.release()
+    def _lead_or_follow(self, awaited: str, is_here: Callable[[], bool]) -> None:
+        """Waits until `is_here()`, reading for all while nobody else does. Holds the lock once.
+
+        Whoever leaves, interrupted or not, sees to it that someone reads while anyone waits.
+        """
+        try:
+            while not is_here():
+                if self._someone_reads:
+                    self._follow(awaited)
+                else:
+                    self._lead()
+        finally:
+            self._call_a_leader()
+
+    def _follow(self, awaited: str) -> None:
+        """Waits to be woken: what is awaited has come, or nobody reads any more."""
+        woken = threading.Lock()
+        woken.acquire()
+        self._followers[awaited] = woken
+        try:
+            self._lock.release()
             try:
-                # Readable first, then exactly one receive: only the wait can be interrupted, and it
-                # holds nothing.
-                self._poll.poll()
-                with self._interrupts.held():
-                    self._take()
+                woken.acquire()
             finally:
-                self._arrived.acquire()
-                self._someone_reads = False
-                self._arrived.notify_all()
+                self._lock.acquire()
+        finally:
+            # One that has been woken is no follower any more.
+            if self._followers.get(awaited) is woken:
+                del self._followers[awaited]
+
+    def _lead(self) -> None:
+        """Waits for something to read, and reads it."""
+        self._someone_reads = True
+        self._lock.release()
+        try:
+            # Readable first, then exactly one receive: only the wait can be interrupted, and it
+            # holds nothing.
+            self._poll.poll()
+            with self._interrupts.held():
+                self._take()
+        finally:
+            self._lock.acquire()
+            self._someone_reads = False
+
+    def _call_a_leader(self) -> None:
+        """Has one of those who wait read, if nobody does. Holds the lock."""
+        if not self._someone_reads and self._followers:
+            self._wake(next(iter(self._followers)))
+
+    def _wake(self, awaited: str) -> None:
+        """Wakes whoever waits for that. Holds the lock."""
+        woken = self._followers.pop(awaited, None)
+        if woken is not None:
+            woken.release()
 
     def _take(self) -> None:
         self._reader.receive()
@@ -225,20 +267,22 @@ class Mailbox:
 
     def _sort(self) -> None:
         """Puts what has been read where it is waited for."""
-        with self._arrived:
+        with self._lock:
             while (frame := self._reader.next_frame()) is not None:
                 if frame.kind is not FrameKind.REPLY:
                     self._commands.append(frame)
+                    self._wake(_COMMAND)
                     continue
                 reply = frame.json()
                 query_id = str(reply.get("query_id"))
                 # A reply nobody waits for belongs to a cell that has ended.
                 if query_id in self._awaited:
                     self._replies[query_id] = reply
+                    self._wake(query_id)
                     self._settle(query_id)
 
     def _settle(self, query_id: str) -> None:
-        """Hands a reply to the event loop that waits for it, if one does. Holds the condition."""
+        """Hands a reply to the event loop that waits for it, if one does. Holds the lock."""
         future = self._futures.get(query_id)
         if future is None:
             return
