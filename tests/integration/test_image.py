@@ -117,7 +117,7 @@ def test_python_starts_as_an_unprivileged_user(engine: EngineInfo, image: ImageR
 def test_everything_installed_can_be_imported(engine: EngineInfo, image: ImageRecord) -> None:
     """Each extension module finds the libraries it needs, so none was left out of the root."""
     source = (
-        "import bz2, ctypes, grpc, hashlib, lzma, psutil, RestrictedPython, sqlite3, ssl, uuid, "
+        "import bz2, ctypes, grpc, hashlib, lzma, RestrictedPython, sqlite3, ssl, uuid, "
         "zlib, zoneinfo, google._upb._message, rlm_sandbox.v1.sandbox_pb2_grpc, sandbox_image; "
         "hashlib.sha256(); zoneinfo.ZoneInfo('Europe/Berlin'); print('imported')"
     )
