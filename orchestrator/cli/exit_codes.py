@@ -39,10 +39,10 @@ class ExitCode(IntEnum):
 
 #: Shown by `rlm --help`.
 EXIT_CODES_HELP = """\
-Exit codes: 0 answered, or done. 1 a cell failed (exec), a check failed (doctor), or unexpected.
-2 bad input or usage. 3 ended without a final answer: a limit was reached, the draft is printed.
-4 settings, engine or image: nothing was run. 5 the model refused or was unavailable.
-6 the sandbox was lost or broke its contract. 130 interrupted. 143 terminated."""
+Exit codes: 0 answered, or done. 1 a cell failed (exec), a check failed (doctor), a row was not
+measured (bench), or unexpected. 2 bad input or usage. 3 ended without a final answer: a limit was
+reached, the draft is printed. 4 settings, engine or image: nothing was run. 5 the model refused or
+was unavailable. 6 the sandbox was lost or broke its contract. 130 interrupted. 143 terminated."""
 
 
 _BY_ERROR: tuple[tuple[type[RlmSandboxError], ExitCode], ...] = (

@@ -48,7 +48,7 @@ def test_help_has_the_exit_codes(capsys: pytest.CaptureFixture[str], arguments: 
     assert command_line(arguments) == ExitCode.DONE
 
     text = capsys.readouterr().out
-    codes = {int(code) for code in re.findall(r"\b(\d+) [a-z]", text.partition("Exit codes:")[2])}
+    codes = {int(code) for code in re.findall(r"\b(\d+)\s+[a-z]", text.partition("Exit codes:")[2])}
     assert codes == {int(code) for code in ExitCode}
 
 
