@@ -54,7 +54,7 @@ def main(socket_directory: Path, *, refuses_calls: bool) -> int:
     hardening.forbid_inspection()
     # Before gRPC starts its threads.
     use_one_arena()
-    os.environ["GRPC_EXPERIMENTS"] = GRPC_EXPERIMENTS
+    os.putenv("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)  # for C: nobody else reads it
     # Only now: a process that has imported gRPC must not fork.
     import grpc  # noqa: PLC0415
 

@@ -8,28 +8,38 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
+from functools import cache
 
 from sandbox_image.repl.channel import JsonObject
 
 #: Where the kernel counts the processes it killed for memory in this container: cgroup v2, then v1.
 _MEMORY_EVENTS = (
-    Path("/sys/fs/cgroup/memory.events"),
-    Path("/sys/fs/cgroup/memory/memory.oom_control"),
+    "/sys/fs/cgroup/memory.events",
+    "/sys/fs/cgroup/memory/memory.oom_control",
 )
+_EVENTS_BYTES = 4096  # half a dozen names and numbers
+
+
+@cache
+def _memory_events() -> int | None:
+    """Opens the file the kernel counts in, once; `None` where there is none."""
+    for path in _MEMORY_EVENTS:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+    return None
 
 
 def memory_kill_count() -> int:
     """Returns how often the kernel has killed for memory here; 0 where it does not say."""
-    for path in _MEMORY_EVENTS:
-        try:
-            lines = path.read_text(encoding="ascii").splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            name, _, count = line.partition(" ")
-            if name == "oom_kill" and count.isdigit():
-                return int(count)
+    descriptor = _memory_events()
+    if descriptor is None:
+        return 0
+    for line in os.pread(descriptor, _EVENTS_BYTES, 0).splitlines():
+        name, _, count = line.partition(b" ")
+        if name == b"oom_kill" and count.isdigit():
+            return int(count)
     return 0
 
 

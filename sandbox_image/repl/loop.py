@@ -121,6 +121,9 @@ class ReplLoop:
 
     def _run_cell(self, cell_id: int, source: str) -> None:
         self._has_run = True
+        # The spare before the last, which has been let go since: a cell that waits for a child of
+        # its own would find it, and the worker would look at it when it looks for leftovers.
+        self._reap()
         self._asker.begin_cell(cell_id)
         result = self._runner.run(cell_id, source)
         # What a cell's threads still wait for is answered by nobody.

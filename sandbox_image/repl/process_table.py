@@ -103,8 +103,11 @@ def descendants() -> list[int]:
 
 
 def _stat(pid: int) -> list[bytes]:
-    with open(f"{_PROC}/{pid}/stat", "rb") as file:  # noqa: PTH123 - half the time of pathlib
-        return _fields_of(file.read())
+    descriptor = os.open(f"{_PROC}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _fields_of(os.read(descriptor, _STAT_BYTES))
+    finally:
+        os.close(descriptor)
 
 
 def _fields_of(line: bytes) -> list[bytes]:

@@ -5,6 +5,8 @@ And what keeps them, the checkpoints, never costs a cell the memory that it may 
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from support.docker_sandboxes import limits_under_test, open_sandbox
 from support.probes import run
@@ -95,6 +97,15 @@ LEAVE_RUNNING = {
         "pool.submit(str).result()"
     ),
 }
+
+
+async def test_dead_checkpoint_is_nobodys_child(sandbox: Sandbox) -> None:
+    """A cell that waits for any child of its own is not told of a checkpoint that was let go."""
+    for _ in range(3):
+        await run(sandbox, "kept = 1")
+        await asyncio.sleep(0.2)  # the one before it dies meanwhile
+
+    assert await say(sandbox, "os.waitpid(-1, os.WNOHANG)") == "(0, 0)"
 
 
 @pytest.mark.parametrize("left", LEAVE_RUNNING.values(), ids=LEAVE_RUNNING)
