@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
-_WIDTH, _HEIGHT, _MARGIN, _GAP = 380, 240, 56, 26
+_WIDTH, _HEIGHT, _MARGIN, _GAP = 380, 240, 56, 42
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c")
 _MB = 1e6
 
@@ -93,25 +93,34 @@ def _panel(
             return _HEIGHT * (1 - math.log(value / low) / span)
         return _HEIGHT * (1 - value / (high or 1.0))
 
-    yield f'<text x="0" y="-8" font-weight="bold">{escape(title)}</text>'
+    scale = ", logarithmic" if is_log else ""
+    yield f'<text x="0" y="-24" font-weight="bold">{escape(title + scale)}</text>'
+    # Above the panel: within it a curve would run through it.
+    names = "  ".join(
+        f'<tspan fill="{_COLOURS[number]}">— {escape(name)}</tspan>'
+        for number, (name, _) in enumerate(lines)
+    )
+    yield f'<text x="0" y="-8" xml:space="preserve">{names}</text>'
     yield f'<path d="M0 0V{_HEIGHT}H{width}" fill="none" stroke="#888"/>'
     for step in steps:
         x = place_x(step["sessions"])
         yield f'<text x="{x:.1f}" y="{_HEIGHT + 14}" text-anchor="middle">{step["sessions"]}</text>'
     for value in (low, math.sqrt(low * high) if is_log else high / 2, high):
         y = place_y(value)
-        yield f'<text x="-4" y="{y + 4:.1f}" text-anchor="end">{value:,.3g}</text>'
+        yield f'<text x="-4" y="{y + 4:.1f}" text-anchor="end">{_rounded(value)}</text>'
         yield f'<path d="M0 {y:.1f}H{width}" stroke="#eee"/>'
-    for number, (name, read) in enumerate(lines):
+    for number, (_, read) in enumerate(lines):
         points = [
             f"{place_x(step['sessions']):.1f},{place_y(value):.1f}"
             for step in steps
             if (value := read(step)) is not None
         ]
-        colour = _COLOURS[number]
-        yield f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}"/>'
-        place = f'x="{width - 4}" y="{14 * (number + 1)}" text-anchor="end"'
-        yield f'<text {place} fill="{colour}">{escape(name)}</text>'
+        yield f'<polyline points="{" ".join(points)}" fill="none" stroke="{_COLOURS[number]}"/>'
+
+
+def _rounded(value: float) -> str:
+    """Returns three significant digits, in full: 9,420."""
+    return f"{float(f'{value:.3g}'):,.10g}"
 
 
 def _of_cell(step: Mapping[str, Any], name: str) -> float | None:
