@@ -78,7 +78,7 @@ def test_every_attack_is_stopped(filed: Filed, runtime: RuntimeUnderTest) -> Non
         if attack["verdict"] not in {"stopped", "not applicable"}
     }
 
-    assert open_attacks.keys() == (KNOWN_LIMITS if runtime.is_gvisor else set())
+    assert open_attacks.keys() == (KNOWN_LIMITS if runtime.is_gvisor else set()), open_attacks
     assert filed.value["attack_report"]["summary"]["is_sealed"] is True
     assert filed.exit_code == ExitCode.DONE
 

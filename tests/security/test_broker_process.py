@@ -150,8 +150,8 @@ async def test_every_probe_has_its_verdict(told: dict[str, Any]) -> None:
 @pytest.mark.asyncio(loop_scope="module")
 async def test_broker_process_is_told_no_secret(told: dict[str, Any]) -> None:
     """Environment and arguments hold nothing of the orchestrator's, which holds a key."""
-    # CPython sets it by itself where there is no locale (PEP 538).
-    assert set(told["environment"]) <= {"LC_CTYPE"}
+    # gRPC's switches; and CPython sets one by itself where there is no locale (PEP 538).
+    assert set(told["environment"]) <= {"GRPC_EXPERIMENTS", "LC_CTYPE"}
     assert KEY not in json.dumps(told["arguments"])
 
 
