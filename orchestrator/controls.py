@@ -22,7 +22,11 @@ CONTROLS_VERSION: Final = 1
 
 
 class BrokerIsolation(StrEnum):
-    """Where the bytes that a sandbox sends are parsed."""
+    """Where the bytes that a sandbox sends are parsed.
+
+    In process, gRPC's server lives in the caller's event loop and does not outlive it: what was
+    opened must be left before that loop ends (docs/adr/0014).
+    """
 
     IN_PROCESS = "in_process"  # by the orchestrator, which holds keys and reaches the engine
     OWN_PROCESS = "own_process"  # by a process that does neither
