@@ -7,7 +7,7 @@ every implementation to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +30,8 @@ from orchestrator.events import RunEvent
 OutputSink = Callable[[OutputStream, bytes], None]
 #: Called with each event of a run, in order. Must not block and must not raise.
 EventSink = Callable[[RunEvent], None]
+#: `Endpoint.listening` of the endpoint that a container's worker will dial.
+UntilListening = Callable[[], Awaitable[object]]
 
 
 class ModelClient(Protocol):
@@ -227,8 +229,20 @@ class ContainerBackend(Protocol):
         """What a worker must find around itself, for the runtime in use."""
         ...
 
-    async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> Container:
+    async def start(
+        self,
+        *,
+        sandbox_id: SandboxId,
+        socket_directory: Path,
+        listening: UntilListening | None = None,
+    ) -> Container:
         """Starts one container with `socket_directory` mounted read-only at `/run/rlm`.
+
+        Args:
+            sandbox_id: Whose it is.
+            socket_directory: What its worker finds; absolute, and there already.
+            listening: Awaited before anything in the container runs; what it takes until then is
+                done meanwhile. What it raises is raised, and nothing is left behind.
 
         Raises:
             SandboxStartError: The engine refused, or set something other than what was asked for.
@@ -282,7 +296,19 @@ class Endpoint(Protocol):
 
     @property
     def socket_directory(self) -> Path:
-        """The directory to mount: one socket and one token file in it, nothing else, ever."""
+        """The directory to mount: one socket and one token file in it, nothing else, ever.
+
+        It is there at once, and they are in it when `listening` returns.
+        """
+        ...
+
+    async def listening(self) -> None:
+        """Waits until a worker can dial.
+
+        Raises:
+            SandboxStartError: The socket could not be made, or whoever is to serve it could not be
+                started, or not be shut in.
+        """
         ...
 
     async def attached(self, *, timeout_s: float) -> Attachment:

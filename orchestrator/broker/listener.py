@@ -57,6 +57,7 @@ class UnixBroker:
         sandbox_limits: SandboxLimits,
         language_policy: LanguagePolicy,
         stop_margin_s: float = 5.0,
+        socket_directory: Path | None = None,
     ) -> None:
         """Keeps what every endpoint has in common; makes nothing yet.
 
@@ -68,7 +69,10 @@ class UnixBroker:
             sandbox_limits: Told to the worker; the kernel enforces them.
             language_policy: Told to the worker.
             stop_margin_s: How long a stopped cell's result may take beyond twice the grace.
+            socket_directory: What the sandbox is to see, where there is one sandbox only; without
+                it each has a directory made for it.
         """
+        self._socket_directory = socket_directory
         self._runtime_directory = runtime_directory.absolute()
         self._cell_limits = cell_limits
         self._query_limits = query_limits
@@ -116,8 +120,11 @@ class UnixBroker:
             queries=OpenQueries(handler=queries, limits=self._query_limits),
             stop_margin_s=self._stop_margin_s,
         )
+        directory = self._socket_directory
+        if directory is None:
+            directory = Path(tempfile.mkdtemp(prefix="", dir=self._runtime_directory))
         endpoint = UnixEndpoint(
-            directory=Path(tempfile.mkdtemp(prefix="", dir=self._runtime_directory)),
+            directory=directory,
             server_directory=Path(tempfile.mkdtemp(prefix="", dir=self._runtime_directory)),
             attachment=attachment,
             rules=self._rules,
@@ -164,6 +171,9 @@ class UnixEndpoint:
     def socket_directory(self) -> Path:
         """See `Endpoint.socket_directory`."""
         return self._directory
+
+    async def listening(self) -> None:
+        """See `Endpoint.listening`; who has it by `UnixBroker.open` has waited already."""
 
     async def attached(self, *, timeout_s: float) -> StreamAttachment:
         """See `Endpoint.attached`."""

@@ -27,7 +27,6 @@ from orchestrator.broker_process.query_frames import answer_parts
 from orchestrator.broker_process.relayed_queries import RelayedQueries
 from orchestrator.broker_process.run_frames import bind_fields, offer_fields
 from orchestrator.broker_process.setup_frames import (
-    Listening,
     SetUp,
     read_listening,
     read_walls,
@@ -84,7 +83,7 @@ class ProcessAttachment:
         self._is_busy = False
         self._found_walls: Walls | None = None
         loop = asyncio.get_running_loop()
-        self._listening: asyncio.Future[Listening] = loop.create_future()
+        self._listening: asyncio.Future[tuple[str, ...]] = loop.create_future()
         self._greeted: asyncio.Future[Walls | SandboxError] | None = None
         self._ended: asyncio.Future[StreamEnd] = loop.create_future()
         self._pong: asyncio.Future[None] | None = None
@@ -134,8 +133,8 @@ class ProcessAttachment:
         _log.error("sandbox %s: %s", self._set_up.sandbox_id, rule)
         self._destroy()
 
-    async def listening(self, *, timeout_s: float) -> Listening:
-        """Returns where the broker's process listens, once it does.
+    async def listening(self, *, timeout_s: float) -> tuple[str, ...]:
+        """Returns what shuts the broker's process in, by name, once it listens.
 
         Raises:
             SandboxStartError: The broker's process ended first, or took too long.
@@ -334,7 +333,7 @@ class ProcessAttachment:
 
     def _take_listening(self, frame: Frame) -> None:
         if self._listening.done():
-            raise FrameError("a broker's process says once where it listens")
+            raise FrameError("a broker's process says once that it listens")
         self._listening.set_result(read_listening(frame.fields))
 
     def _take_attached(self, frame: Frame) -> None:

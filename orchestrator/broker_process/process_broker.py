@@ -10,7 +10,7 @@ import asyncio
 import logging
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from orchestrator.broker_process.link import Link, open_link
 from orchestrator.broker_process.nursery_handle import BrokerProcess, Nursery
 from orchestrator.broker_process.process_attachment import ProcessAttachment
 from orchestrator.broker_process.said_bounds import said_bounds
-from orchestrator.broker_process.setup_frames import SetUp, set_up_fields
+from orchestrator.broker_process.setup_frames import SOCKET_DIRECTORY_NAME, SetUp, set_up_fields
 from orchestrator.controls import BrokerIsolation, BrokerStatement
 from orchestrator.domain import LanguagePolicy, SandboxId, Walls
 from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
@@ -103,8 +103,7 @@ class ProcessBroker:
 
         Raises (on entering):
             SettingsError: The runtime directory's path is too long, or others may enter it.
-            SandboxStartError: The process could not be started, or not be shut in, or it could not
-                make its socket.
+            SandboxStartError: The process could not be started.
         """
         set_up = SetUp(
             sandbox_id=sandbox_id,
@@ -135,13 +134,18 @@ class ProcessBroker:
         prepare_runtime_directory(self._runtime_directory, depth=2)
         directory = Path(tempfile.mkdtemp(prefix="", dir=self._runtime_directory))
         try:
+            # Before there is a process: so it can be mounted while that one is being shut in.
+            socket_directory = directory / SOCKET_DIRECTORY_NAME
+            socket_directory.mkdir(mode=0o700)
             process = self._nursery.start_process(directory)
             endpoint = ProcessEndpoint(
-                set_up=set_up, directory=directory, process=process, queries=queries
+                set_up=set_up,
+                socket_directory=socket_directory,
+                process=process,
+                queries=queries,
             )
             try:
-                walls = await endpoint.listen(self._watch)
-                self._note(walls)
+                endpoint.begin(self._watch, on_walls=self._note)
                 yield endpoint
             finally:
                 await run_to_end(endpoint.close())
@@ -155,14 +159,19 @@ class ProcessEndpoint:
     """One socket, in one process, for one sandbox; implements `ports.Endpoint`."""
 
     def __init__(
-        self, *, set_up: SetUp, directory: Path, process: BrokerProcess, queries: QueryHandler
+        self,
+        *,
+        set_up: SetUp,
+        socket_directory: Path,
+        process: BrokerProcess,
+        queries: QueryHandler,
     ) -> None:
-        """Takes over `process`, which is shut into `directory`, and ends it in `close`."""
+        """Takes over `process`, which is shut into the parent of that directory; see `close`."""
         self._set_up = set_up
-        self._directory = directory
-        self._socket_directory = directory
+        self._socket_directory = socket_directory
         self._process = process
         self._attachment = ProcessAttachment(set_up=set_up, queries=queries, destroy=process.kill)
+        self._listening: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._burial: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -183,15 +192,18 @@ class ProcessEndpoint:
         await self._attachment.greeted(timeout_s=timeout_s)
         return self._attachment
 
-    async def listen(self, watch: Watch) -> tuple[str, ...]:
-        """Has the process make its socket, and waits for it.
+    def begin(self, watch: Watch, *, on_walls: Callable[[tuple[str, ...]], None]) -> None:
+        """Has the process make its socket; `on_walls` gets what shuts it in, by name."""
+        self._listening = asyncio.create_task(self._listen(watch, on_walls))
+        self._listening.add_done_callback(_mark_seen)
 
-        Returns:
-            What shuts the process in, by name.
+    async def listening(self) -> None:
+        """See `Endpoint.listening`."""
+        if self._listening is None:
+            raise RuntimeError("nobody has had this endpoint begin")
+        await asyncio.shield(self._listening)
 
-        Raises:
-            SandboxStartError: It could not, or was not shut in as it has to be.
-        """
+    async def _listen(self, watch: Watch, on_walls: Callable[[tuple[str, ...]], None]) -> None:
         link = await open_link(
             self._process.link,
             bounds=said_bounds(self._set_up),
@@ -201,12 +213,10 @@ class ProcessEndpoint:
         self._link = link
         self._attachment.begin(link)
         link.send(Told.SET_UP, set_up_fields(self._set_up))
-        listening = await self._attachment.listening(timeout_s=_START_S)
-        self._socket_directory = self._directory / listening.directory
+        on_walls(await self._attachment.listening(timeout_s=_START_S))
         self._watching = asyncio.create_task(
             self._attachment.watch(interval_s=watch.interval_s, patience_s=watch.patience_s)
         )
-        return listening.walls
 
     async def close(self) -> None:
         """Ends the stream and the process. Idempotent."""
@@ -216,6 +226,8 @@ class ProcessEndpoint:
 
     async def _close(self) -> None:
         await self._attachment.close()
+        if self._listening is not None:
+            await asyncio.wait({self._listening})  # the end of the attachment is its end
         if self._watching is not None:
             await asyncio.wait({self._watching})
         await self._process.end(timeout_s=_CLOSE_S)
@@ -239,3 +251,9 @@ class ProcessEndpoint:
         if words:
             reason = f"{reason}; its last words: {words}"
         self._attachment.end(StreamEnd(kind=EndKind.LOST, reason=reason))
+
+
+def _mark_seen(task: asyncio.Task[None]) -> None:
+    """Keeps asyncio from saying that nobody asked: the caller may have left before the failure."""
+    if not task.cancelled():
+        task.exception()

@@ -27,7 +27,7 @@ from orchestrator.broker_process.log_frames import FrameHandler
 from orchestrator.broker_process.remote_queries import RemoteQueries
 from orchestrator.broker_process.run_frames import read_bind, read_offer
 from orchestrator.broker_process.setup_frames import (
-    Listening,
+    SOCKET_DIRECTORY_NAME,
     SetUp,
     listening_fields,
     read_set_up,
@@ -80,8 +80,7 @@ async def attend(
         walls = enclosure.seal()
         session = Session(link, endpoint, queries)
         take = session.take
-        listening = Listening(directory=endpoint.socket_directory.name, walls=walls)
-        link.send(Said.LISTENING, listening_fields(listening))
+        link.send(Said.LISTENING, listening_fields(walls))
         await session.closed
 
 
@@ -93,6 +92,7 @@ def _broker_of(set_up: SetUp, enclosure: Enclosure) -> UnixBroker:
         sandbox_limits=set_up.sandbox_limits,
         language_policy=set_up.language_policy,
         stop_margin_s=set_up.stop_margin_s,
+        socket_directory=enclosure.root / SOCKET_DIRECTORY_NAME,
     )
 
 

@@ -6,8 +6,7 @@ that was forgotten would be a limit nobody enforces.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
@@ -18,8 +17,9 @@ from orchestrator.limits import CellLimits, QueryLimits, SandboxLimits
 _Limits = TypeVar("_Limits", CellLimits, QueryLimits, SandboxLimits)
 
 _MAX_NAME_CHARS = 200
-#: What `tempfile.mkdtemp` makes.
-_DIRECTORY_NAME = re.compile(r"[A-Za-z0-9_]{1,32}", re.ASCII)
+#: Within the directory of a broker's process: what the sandbox is to see. As short as a name that
+#: `tempfile.mkdtemp` makes.
+SOCKET_DIRECTORY_NAME: Final = "sandbox"
 #: More than any list of walls has: the broker itself takes fewer.
 _MAX_WALL_ITEMS = 1024
 _WALL_TYPES: Final[Mapping[str, Any]] = get_type_hints(Walls)
@@ -39,37 +39,22 @@ class SetUp:
     log_level: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listening:
-    """What a broker's process says when its socket is open, before any sandbox can have dialled.
+def listening_fields(walls: Sequence[str]) -> dict[str, Json]:
+    """Returns the fields of a `Said.LISTENING`: what shuts the process in, by name.
 
-    Attributes:
-        directory: Name of the directory, within its own, that the sandbox is to see.
-        walls: What shuts the process in, by name.
+    It is said when its socket is open, before any sandbox can have dialled.
     """
-
-    directory: str
-    walls: tuple[str, ...]
+    return {"walls": list(walls)}
 
 
-def listening_fields(listening: Listening) -> dict[str, Json]:
-    """Returns the fields of a `Said.LISTENING`."""
-    return {"directory": listening.directory, "walls": list(listening.walls)}
-
-
-def read_listening(fields: Fields) -> Listening:
+def read_listening(fields: Fields) -> tuple[str, ...]:
     """Returns what `listening_fields` was given.
 
     Raises:
         FrameError: They are not its fields.
     """
-    directory = fields.text("directory", max_chars=_MAX_NAME_CHARS)
-    if not _DIRECTORY_NAME.fullmatch(directory):
-        raise FrameError("a directory is a name, and no path")
     walls = fields.items("walls", most=_MAX_WALL_ITEMS)
-    return Listening(
-        directory=directory, walls=tuple(_checked_name(wall, "walls") for wall in walls)
-    )
+    return tuple(_checked_name(wall, "walls") for wall in walls)
 
 
 def set_up_fields(set_up: SetUp) -> dict[str, Json]:

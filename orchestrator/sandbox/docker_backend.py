@@ -11,14 +11,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from orchestrator.controls import ContainerStatement
 from orchestrator.domain import SandboxId, Walls
 from orchestrator.errors import SandboxError, SandboxLostError, SandboxStartError
 from orchestrator.limits import SandboxLimits
+from orchestrator.ports import UntilListening
 from orchestrator.run_to_end import run_to_end
 from orchestrator.sandbox.docker_client import connect
-from orchestrator.sandbox.engine_calls import CALL_TIMEOUT_S, Engine, StartedContainer
+from orchestrator.sandbox.engine_calls import CALL_TIMEOUT_S, Engine, MadeContainer
 from orchestrator.sandbox.exit_watch import ExitWatch
 from orchestrator.sandbox.lease import Lease
 from orchestrator.sandbox.obituary import write_obituary
@@ -135,14 +137,20 @@ class DockerBackend:
         """What a worker must find around itself, for the runtime in use."""
         return promised_walls(self._spec)
 
-    async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> DockerContainer:
-        """Starts one container with `socket_directory` mounted read-only at `/run/rlm`.
+    async def start(
+        self,
+        *,
+        sandbox_id: SandboxId,
+        socket_directory: Path,
+        listening: UntilListening | None = None,
+    ) -> DockerContainer:
+        """See `ContainerBackend.start`. Until `listening` returns the container is made.
 
         Cancelled, it ends once what it had begun is removed again.
 
         Raises:
             SandboxStartError: The engine refused, did not answer within `CALL_TIMEOUT_S`, or set
-                something other than what was asked for.
+                something other than what was asked for; or `listening` raised it.
         """
         watch = await self._open_watch()
         # Asked before anything is started, so that a failure leaves nothing behind.
@@ -155,28 +163,52 @@ class DockerBackend:
             socket_directory=socket_directory,
             labels=lease_labels(self._lease, expires_s=expires_s),
         )
-        starting = asyncio.ensure_future(
-            self._engine.call(self._engine.start, config, f"rlm-sandbox-{sandbox_id}", watch)
+        dialable = asyncio.create_task(_waited_for(listening))
+        starting = asyncio.create_task(
+            self._start(config, f"rlm-sandbox-{sandbox_id}", watch, dialable)
         )
         try:
-            started = await asyncio.shield(starting)
+            made = await asyncio.shield(starting)
         except asyncio.CancelledError:
+            dialable.cancel()
             await run_to_end(self._discard(starting, watch))
             raise
         return DockerContainer(
             engine=self._engine,
             spec=self._spec,
-            container_id=started.container_id,
-            statement=read_container(started.record, engine=engine, runtime=self._spec.runtime),
+            container_id=made.container_id,
+            statement=read_container(made.record, engine=engine, runtime=self._spec.runtime),
             watch=watch,
         )
 
-    async def _discard(self, starting: asyncio.Future[StartedContainer], watch: ExitWatch) -> None:
+    async def _start(
+        self,
+        config: dict[str, Any],
+        name: str,
+        watch: ExitWatch,
+        dialable: asyncio.Task[None],
+    ) -> MadeContainer:
+        made, dialled = await asyncio.gather(
+            self._engine.call(self._engine.make, config, name), dialable, return_exceptions=True
+        )
+        if isinstance(made, BaseException):
+            raise made
+        if isinstance(dialled, BaseException):
+            with suppress(SandboxError):
+                await self._engine.call(self._engine.remove, made.container_id)
+            raise dialled
+        await self._engine.call(self._engine.start, made, watch)
+        return made
+
+    async def _discard(self, starting: asyncio.Task[MadeContainer], watch: ExitWatch) -> None:
         # The engine cannot be told to forget a request: it is waited for, then undone.
+        await asyncio.wait({starting})
+        if starting.cancelled() or starting.exception() is not None:
+            return  # then there is none
+        container_id = starting.result().container_id
         with suppress(SandboxError):
-            container_id = (await starting).container_id
             await self._engine.call(self._engine.remove, container_id)
-            watch.forget(container_id)
+        watch.forget(container_id)
 
     async def _open_watch(self) -> ExitWatch:
         """Returns the watch, a new one where the engine went away and may be back."""
@@ -242,6 +274,11 @@ class DockerBackend:
     def _remove_own(self) -> None:
         own = self._engine.list_labelled(self._own_label)
         self._remove_all(tuple(container.container_id for container in own))
+
+
+async def _waited_for(listening: UntilListening | None) -> None:
+    if listening is not None:
+        await listening()
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import docker.errors
 from docker.types import CancellableStream
@@ -37,8 +37,8 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StartedContainer:
-    """One container that runs, and what the engine said it was before it did."""
+class MadeContainer:
+    """One container, and what the engine said it was before anything ran in it."""
 
     container_id: str
     record: dict[str, Any]
@@ -96,8 +96,8 @@ class Engine:
                 self._statement = read_engine(self._client.info(), self._client.version())
         return self._statement
 
-    def start(self, config: dict[str, Any], name: str, watch: ExitWatch) -> StartedContainer:
-        """Creates a container, checks what it became, starts it, and returns it.
+    def make(self, config: dict[str, Any], name: str) -> MadeContainer:
+        """Creates a container, checks what it became, and returns it; nothing runs in it yet.
 
         Whatever fails, nothing is left behind.
 
@@ -105,13 +105,30 @@ class Engine:
             SandboxStartError: The engine refused, or set something other than what was asked for.
         """
         try:
-            return self._start(config, name, watch)
+            return self._make(config, name)
         except SandboxStartError as error:
             # By name: a request that was not answered in time may have been carried out.
-            with suppress(SandboxError):
-                self.remove(name)
-            why = self._explain(str(config["HostConfig"]["Runtime"]), error)
-            raise SandboxStartError(why) from error
+            self._give_up(name, str(config["HostConfig"]["Runtime"]), error)
+
+    def start(self, made: MadeContainer, watch: ExitWatch) -> None:
+        """Starts what `make` has made. If that fails, it is removed.
+
+        Raises:
+            SandboxStartError: The engine refused.
+        """
+        watch.expect(made.container_id)
+        try:
+            with engine_errors("starting a sandbox"):
+                self._client.api.start(made.container_id)
+        except SandboxStartError as error:
+            watch.forget(made.container_id)
+            self._give_up(made.container_id, str(made.record["HostConfig"]["Runtime"]), error)
+
+    def _give_up(self, container: str, runtime: str, error: SandboxStartError) -> NoReturn:
+        """Removes what may have been made, and says why it is not there."""
+        with suppress(SandboxError):
+            self.remove(container)
+        raise SandboxStartError(self._explain(runtime, error)) from error
 
     def _explain(self, runtime: str, error: SandboxStartError) -> str:
         """Returns why a sandbox was not started; the engine's own words name no remedy."""
@@ -121,7 +138,7 @@ class Engine:
                 return explain_vanished(runtime, self.info()) or str(error)
         return str(error)
 
-    def _start(self, config: dict[str, Any], name: str, watch: ExitWatch) -> StartedContainer:
+    def _make(self, config: dict[str, Any], name: str) -> MadeContainer:
         api = self._client.api
         with engine_errors("creating a sandbox"):
             try:
@@ -134,9 +151,7 @@ class Engine:
             differences = find_differences(config, record)
             if differences:
                 raise SandboxStartError(_describe_gaps(differences, created.get("Warnings") or []))
-            watch.expect(container_id)
-            api.start(container_id)
-        return StartedContainer(container_id=container_id, record=record)
+        return MadeContainer(container_id=container_id, record=record)
 
     def read_end(self, container_id: str) -> tuple[dict[str, Any], bytes]:
         """Returns a container's state, and the end of what it logged.

@@ -220,7 +220,9 @@ class SandboxLauncher:
             sandbox_id=sandbox_id, queries=queries, promised_walls=self._backend.promised_walls
         ) as endpoint:
             container = await self._backend.start(
-                sandbox_id=sandbox_id, socket_directory=endpoint.socket_directory
+                sandbox_id=sandbox_id,
+                socket_directory=endpoint.socket_directory,
+                listening=endpoint.listening,
             )
             lifetime = Lifetime(self._limits.lifetime_s)
             end = asyncio.create_task(lifetime.learn_end(container))

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.broker_host import until
 from support.engine_proxy import EngineProxy, open_proxy
 from support.runtimes import under_test
 
 from orchestrator.domain import SandboxId, Walls
 from orchestrator.errors import SandboxLostError, SandboxStartError, SettingsError
 from orchestrator.limits import SandboxLimits
+from orchestrator.ports import UntilListening
 from orchestrator.sandbox.docker_backend import (
     DockerBackend,
     DockerContainer,
@@ -180,11 +182,14 @@ class Bench:
             stack.push_async_callback(backend.aclose)
             yield backend
 
-    async def start(self, backend: DockerBackend, name: str = "a") -> DockerContainer:
+    async def start(
+        self, backend: DockerBackend, name: str = "a", *, listening: UntilListening | None = None
+    ) -> DockerContainer:
         """Starts a container with a socket directory of its own."""
         return await backend.start(
             sandbox_id=SandboxId(f"{self._lease.owner}-{name}"),
             socket_directory=self._lease.socket_root / "a",
+            listening=listening,
         )
 
 
@@ -329,6 +334,58 @@ async def test_cancel_during_the_start_leaves_no_container(
         await asyncio.sleep(0)
         starting.cancel()
         await asyncio.wait({starting})
+
+        assert starting.cancelled()
+        assert containers_of(client, lease) == []
+
+
+def state_of(client: DockerClient, container_id: str) -> str:
+    return str(client.api.inspect_container(container_id)["State"]["Status"])
+
+
+async def test_container_is_made_while_its_broker_begins_to_listen(
+    bench: Bench, client: DockerClient, lease: Lease
+) -> None:
+    """It is there before anybody listens, and nothing runs in it until then."""
+    states: list[str] = []
+
+    async def listening() -> None:
+        await until(lambda: bool(containers_of(client, lease)))
+        states.append(state_of(client, containers_of(client, lease)[0]))
+
+    async with bench.backend(WAIT_FOR_EVER) as backend:
+        container = await bench.start(backend, listening=listening)
+
+        assert states == ["created"]
+        assert state_of(client, container.container_id) == "running"
+
+
+async def test_broker_that_does_not_listen_leaves_no_container(
+    bench: Bench, client: DockerClient, lease: Lease
+) -> None:
+    """What the broker failed with is raised, and the container that was made is removed."""
+
+    async def listening() -> None:
+        await until(lambda: bool(containers_of(client, lease)))
+        raise SandboxStartError("the disk is full")
+
+    async with bench.backend(WAIT_FOR_EVER) as backend:
+        with pytest.raises(SandboxStartError, match="the disk is full"):
+            await bench.start(backend, listening=listening)
+
+        assert containers_of(client, lease) == []
+
+
+async def test_cancel_while_the_broker_does_not_listen_leaves_no_container(
+    bench: Bench, client: DockerClient, lease: Lease
+) -> None:
+    """A broker that never listens is not waited for by whoever has left."""
+    async with bench.backend(WAIT_FOR_EVER) as backend:
+        starting = asyncio.create_task(bench.start(backend, listening=asyncio.Event().wait))
+        await until(lambda: bool(containers_of(client, lease)))
+        starting.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.wait({starting})
 
         assert starting.cancelled()
         assert containers_of(client, lease) == []

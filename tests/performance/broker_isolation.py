@@ -274,13 +274,14 @@ async def measure_start(count: int = 20) -> dict[str, Any]:
             first_s = 0.0
             for number in range(count + 1):
                 opened = time.perf_counter()
-                await stack.enter_async_context(
+                endpoint = await stack.enter_async_context(
                     broker.open(
                         sandbox_id=SandboxId(f"s{number}"),
                         queries=EchoQueries(),
                         promised_walls=walls,
                     )
                 )
+                await endpoint.listening()
                 times.append(time.perf_counter() - opened)
                 if number == 0:
                     first_s = time.perf_counter() - begun

@@ -53,6 +53,7 @@ async def listening(broker: ProcessBroker) -> AsyncIterator[ProcessEndpoint]:
     async with broker.open(
         sandbox_id=SandboxId("under-attack"), queries=EchoQueries(), promised_walls=WALLS
     ) as endpoint:
+        await endpoint.listening()
         yield endpoint
 
 
@@ -314,6 +315,7 @@ async def main(directory):
             language_policy=LanguagePolicy.GUARDED,
         )
         async with broker.open(sandbox_id="s", queries=None, promised_walls=WALLS) as endpoint:
+            await endpoint.listening()
             print(nursery.pid, endpoint.process.pid, flush=True)
             await asyncio.Event().wait()
 

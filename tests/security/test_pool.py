@@ -19,7 +19,7 @@ from support.scripted_worker import WALLS, ScriptedWorker
 
 from orchestrator.domain import CellId, QueryAnswer, QueryId, QueryRequest, SandboxId, Walls
 from orchestrator.limits import PoolLimits, SandboxLimits
-from orchestrator.ports import SandboxProvider
+from orchestrator.ports import SandboxProvider, UntilListening
 from orchestrator.sandbox.launcher import SandboxLauncher
 from orchestrator.sandbox.pool import SandboxPool, open_pool
 
@@ -82,9 +82,17 @@ class DiallingBackend(FakeBackend):
         """What the workers of the test claim to find."""
         return WALLS
 
-    async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> FakeContainer:
+    async def start(
+        self,
+        *,
+        sandbox_id: SandboxId,
+        socket_directory: Path,
+        listening: UntilListening | None = None,
+    ) -> FakeContainer:
         """See `ContainerBackend.start`."""
-        container = await super().start(sandbox_id=sandbox_id, socket_directory=socket_directory)
+        container = await super().start(
+            sandbox_id=sandbox_id, socket_directory=socket_directory, listening=listening
+        )
         worker = await self.stack.enter_async_context(ScriptedWorker(socket_directory))
         self.workers.append(worker)
         await worker.greet()

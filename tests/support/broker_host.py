@@ -147,6 +147,7 @@ async def listening(
                 promised_walls=WALLS,
             ) as endpoint,
         ):
+            await endpoint.listening()
             yield endpoint
 
 

@@ -25,7 +25,7 @@ from orchestrator.app.parts import open_docker_sandboxes
 from orchestrator.controls import BrokerIsolation, ContainerStatement
 from orchestrator.domain import LanguagePolicy, SandboxId, Walls
 from orchestrator.limits import CellLimits, PoolLimits, QueryLimits, SandboxLimits
-from orchestrator.ports import Sandbox, SandboxProvider
+from orchestrator.ports import Sandbox, SandboxProvider, UntilListening
 from orchestrator.sandbox.docker_backend import (
     DockerBackend,
     DockerContainer,
@@ -100,8 +100,16 @@ class WeakenedBackend:
         nothing: dict[str, Any] = dict.fromkeys(set(self._weakening.walls) - set(promised.ceilings))
         return replace(promised, ceilings=ceilings, **nothing)
 
-    async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> DockerContainer:
+    async def start(
+        self,
+        *,
+        sandbox_id: SandboxId,
+        socket_directory: Path,
+        listening: UntilListening | None = None,
+    ) -> DockerContainer:
         """See `ContainerBackend.start`."""
+        if listening is not None:
+            await listening()
         spec = self._backend.spec
         config = container_config(
             spec,

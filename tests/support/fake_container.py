@@ -25,7 +25,7 @@ from orchestrator.domain import (
     Walls,
 )
 from orchestrator.errors import SandboxError
-from orchestrator.ports import OutputSink, QueryHandler
+from orchestrator.ports import OutputSink, QueryHandler, UntilListening
 from orchestrator.sandbox.spec import promised_walls
 
 
@@ -106,11 +106,19 @@ class FakeBackend:
         """See `ContainerBackend.promised_walls`."""
         return promised_walls(SPEC)
 
-    async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> FakeContainer:
+    async def start(
+        self,
+        *,
+        sandbox_id: SandboxId,
+        socket_directory: Path,
+        listening: UntilListening | None = None,
+    ) -> FakeContainer:
         """See `ContainerBackend.start`."""
         assert sandbox_id
         self.is_starting.set()
         await self.start_gate.wait()
+        if listening is not None:
+            await listening()
         if self.start_error is not None:
             raise self.start_error
         self._diary.append("container started")
@@ -199,11 +207,17 @@ class FakeEndpoint:
         self.is_waiting = asyncio.Event()
         self.may_attach = asyncio.Event()
         self.attach_error: SandboxError | None = None
+        self.listening_error: SandboxError | None = None
 
     @property
     def socket_directory(self) -> Path:
         """See `Endpoint.socket_directory`."""
         return self._directory
+
+    async def listening(self) -> None:
+        """See `Endpoint.listening`."""
+        if self.listening_error is not None:
+            raise self.listening_error
 
     async def attached(self, *, timeout_s: float) -> FakeAttachment:
         """See `Endpoint.attached`."""

@@ -127,7 +127,7 @@ async def hostile(
             queries=queries or EchoQueries(),
             promised_walls=WALLS,
         )
-        entering = asyncio.create_task(opening.__aenter__())
+        endpoint = await opening.__aenter__()
         far_end = await nursery.started
         told: asyncio.Queue[Frame] = asyncio.Queue()
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -137,8 +137,9 @@ async def hostile(
             nursery.die("its link ended")
 
         link = await open_link(far_end, bounds=TOLD_BOUNDS, on_frame=told.put_nowait, on_end=end)
-        link.send(Said.LISTENING, {"directory": "d", "walls": ["own_root"]})
-        host = Hostile(nursery=nursery, endpoint=await entering, link=link, told=told, ended=ended)
+        link.send(Said.LISTENING, {"walls": ["own_root"]})
+        await endpoint.listening()
+        host = Hostile(nursery=nursery, endpoint=endpoint, link=link, told=told, ended=ended)
         try:
             if is_attached:
                 link.send(Said.ATTACHED, wall_fields(WALLS))

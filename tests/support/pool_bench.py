@@ -20,7 +20,7 @@ from support.virtual_time import run_in_virtual_time
 from orchestrator.domain import SandboxId, Walls
 from orchestrator.errors import SandboxError
 from orchestrator.limits import PoolLimits, SandboxLimits
-from orchestrator.ports import QueryHandler
+from orchestrator.ports import QueryHandler, UntilListening
 from orchestrator.sandbox.launcher import LaunchedSandbox, SandboxLauncher
 from orchestrator.sandbox.pool import SandboxPool, open_pool
 from orchestrator.sandbox.pool_figures import ExpectedWait
@@ -55,7 +55,13 @@ class SlowBackend(FakeBackend):
         """See `ContainerBackend.image_id`; a test may change it."""
         return self.image
 
-    async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> FakeContainer:
+    async def start(
+        self,
+        *,
+        sandbox_id: SandboxId,
+        socket_directory: Path,
+        listening: UntilListening | None = None,
+    ) -> FakeContainer:
         """See `ContainerBackend.start`."""
         self.begun_s.append(asyncio.get_running_loop().time())
         self.contexts.append(contextvars.copy_context())
@@ -65,7 +71,9 @@ class SlowBackend(FakeBackend):
             await asyncio.sleep(self.start_s)
             if self.errors:
                 raise self.errors.pop(0)
-            return await super().start(sandbox_id=sandbox_id, socket_directory=socket_directory)
+            return await super().start(
+                sandbox_id=sandbox_id, socket_directory=socket_directory, listening=listening
+            )
         finally:
             self.starting_count -= 1
 

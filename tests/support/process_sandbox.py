@@ -23,7 +23,7 @@ from orchestrator.app.brokers import open_brokers
 from orchestrator.controls import BrokerIsolation
 from orchestrator.domain import LanguagePolicy, SandboxId, Walls
 from orchestrator.limits import CellLimits, PoolLimits, SandboxLimits
-from orchestrator.ports import SandboxProvider
+from orchestrator.ports import SandboxProvider, UntilListening
 from orchestrator.run_to_end import run_to_end
 from orchestrator.sandbox.launcher import SandboxLauncher
 from orchestrator.sandbox.pool import open_pool
@@ -90,9 +90,17 @@ class ProcessBackend:
         found |= {"repl_open_calls": frozenset(), "repl_seccomp_mode": 2}
         return Walls(**found)
 
-    async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> ProcessContainer:
+    async def start(
+        self,
+        *,
+        sandbox_id: SandboxId,
+        socket_directory: Path,
+        listening: UntilListening | None = None,
+    ) -> ProcessContainer:
         """See `ContainerBackend.start`; the directory is where it is, and not mounted."""
         del sandbox_id
+        if listening is not None:
+            await listening()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "sandbox_image", str(socket_directory)),
             stdin=asyncio.subprocess.DEVNULL,

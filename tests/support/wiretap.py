@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 from support.process_sandbox import ProcessBackend, ProcessContainer
 
 from orchestrator.domain import SandboxId
+from orchestrator.ports import UntilListening
 
 _READ_BYTES = 2**18
 
@@ -85,8 +86,16 @@ class TappedBackend(ProcessBackend):
         self._directory = directory
         self.tap = Wiretap()
 
-    async def start(self, *, sandbox_id: SandboxId, socket_directory: Path) -> ProcessContainer:
+    async def start(
+        self,
+        *,
+        sandbox_id: SandboxId,
+        socket_directory: Path,
+        listening: UntilListening | None = None,
+    ) -> ProcessContainer:
         """See `ContainerBackend.start`."""
+        if listening is not None:
+            await listening()
         token = self._directory / "token"
         token.write_text((socket_directory / "token").read_text())
         path = self._directory / "broker.sock"

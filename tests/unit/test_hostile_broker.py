@@ -104,8 +104,8 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
         "a worker attaches once",
     ),
     "second place to listen": (
-        lambda host: host.say(Said.LISTENING, {"directory": "e", "walls": []}),
-        "says once where it listens",
+        lambda host: host.say(Said.LISTENING, {"walls": []}),
+        "says once that it listens",
     ),
     "context taken that is not bound": (
         lambda host: host.say(Said.PIECE_TAKEN),

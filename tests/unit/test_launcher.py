@@ -134,6 +134,15 @@ async def test_backend_that_cannot_start_leaves_no_endpoint(bench: Bench) -> Non
     assert bench.diary == ["endpoint opened", "endpoint closed"]
 
 
+async def test_broker_that_cannot_listen_leaves_nothing(bench: Bench) -> None:
+    """A socket that cannot be made is the error, and no container runs that would look for it."""
+    bench.broker.endpoint.listening_error = SandboxStartError("the disk is full")
+
+    with pytest.raises(SandboxStartError, match="the disk is full"):
+        await bench.open_only()
+    assert bench.diary == ["endpoint opened", "endpoint closed"]
+
+
 async def test_worker_that_dies_at_the_start_says_why(bench: Bench) -> None:
     """A container that stops before it attached is not waited for; the error holds its log."""
     opening = asyncio.create_task(bench.open_only())
