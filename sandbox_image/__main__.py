@@ -16,6 +16,7 @@ from sandbox_image import hardening
 from sandbox_image.first_stage import refuse_calls
 from sandbox_image.repl.process import BadFrameError, ChannelClosedError, ReplProcess
 from sandbox_image.repl.returned_memory import use_one_arena
+from sandbox_image.unused_modules import leave_out
 from sandbox_image.walls import FoundWalls, find_walls
 
 #: Where the orchestrator mounts the sandbox's own socket directory.
@@ -48,6 +49,7 @@ def main(socket_directory: Path, *, refuses_calls: bool) -> int:
     hardening.forbid_inspection()
     # Before gRPC starts its threads.
     use_one_arena()
+    leave_out("grpc.aio", "asyncio")
     # Only now: a process that has imported gRPC must not fork.
     import grpc  # noqa: PLC0415
 

@@ -7,7 +7,6 @@ whoever waits, reads (leader and followers).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import select
 import signal
@@ -16,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from sandbox_image.repl.channel import (
     COMMANDS,
@@ -25,6 +25,9 @@ from sandbox_image.repl.channel import (
     JsonObject,
     encode,
 )
+
+if TYPE_CHECKING:
+    import asyncio
 
 #: What the thread that runs cells waits for between them; no query has such an id.
 _COMMAND = ""
@@ -152,6 +155,8 @@ class Mailbox:
 
         The loop reads in the place of a thread, as long as no thread does.
         """
+        import asyncio  # noqa: PLC0415 - whoever awaits has imported it; nobody else needs it
+
         loop = asyncio.get_running_loop()
         future: asyncio.Future[JsonObject | None] = loop.create_future()
         with self._lock:

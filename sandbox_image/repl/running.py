@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import linecache
@@ -87,6 +86,8 @@ class CellRunner:
             return "rejected", _error(rejection.type_name, message)
         try:
             if code.co_flags & inspect.CO_COROUTINE:
+                import asyncio  # noqa: PLC0415 - a third of the start of a process, and few await
+
                 asyncio.run(eval(code, names))  # noqa: S307 - its purpose
             else:
                 exec(code, names)  # noqa: S102 - its purpose
