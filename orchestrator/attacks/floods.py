@@ -9,7 +9,7 @@ from typing import Final
 
 from orchestrator.attacks.attack import Attack, Barrier, Group, Position
 from orchestrator.attacks.barriers import barrier
-from orchestrator.attacks.judges import survived
+from orchestrator.attacks.judges import SESSION, survived
 from orchestrator.attacks.walls import Wall
 
 
@@ -22,6 +22,7 @@ def _flood(  # noqa: PLR0913 - an attack's own parts; the rest is the same for a
     barriers: tuple[Barrier, ...],
     timeout_s: float = 20.0,
     is_heavy: bool = False,
+    why_lost_under_gvisor: str = "",
 ) -> Attack:
     """Returns an attack after which the session has to go on."""
     return Attack(
@@ -37,6 +38,8 @@ def _flood(  # noqa: PLR0913 - an attack's own parts; the rest is the same for a
         is_destructive=True,
         is_heavy=is_heavy,
         timeout_s=timeout_s,
+        open_under_gvisor=frozenset({SESSION} if why_lost_under_gvisor else ()),
+        why_open=why_lost_under_gvisor,
     )
 
 
@@ -64,6 +67,10 @@ while True:
         barriers=(_PROCESSES, _WORKER),
         timeout_s=1.5,
         is_heavy=True,
+        why_lost_under_gvisor=(
+            "gVisor's own kernel may end in a storm of processes, and the sandbox with it: what"
+            " that costs is this session"
+        ),
     ),
     _flood(
         "thread-bomb",

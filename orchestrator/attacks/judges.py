@@ -15,6 +15,8 @@ from orchestrator.domain import Outcome
 _MISTAKES = frozenset(
     {"AttributeError", "ImportError", "IndexError", "KeyError", "NameError", "TypeError"}
 )
+#: The way that an attack took which cost its session, and nobody else anything.
+SESSION = "the session"
 _VOID = "the probe itself failed: "
 #: What an interpreter's allocator may do meanwhile.
 _FLAT_BYTES = 16 * 2**20
@@ -53,11 +55,14 @@ def survived(known: frozenset[str], seen: Observation) -> Ruling:
     answers = {"the cell": _describe_end(seen)}
     if _is_void(seen):
         return Ruling(verdict=Verdict.UNDECIDED, why=_VOID + seen.error, answers=answers)
-    if seen.lost or not seen.goes_on:
-        why = f"the session did not go on: {seen.lost or 'the next cell failed'}"
-        return Ruling(verdict=Verdict.NOT_STOPPED, why=why, answers=answers)
     if seen.host_growth_bytes > _FLAT_BYTES:
         return _rule_on_growth(seen, answers)
+    if seen.lost:
+        why = f"the session did not go on: {seen.lost}"
+        return Ruling(verdict=Verdict.NOT_STOPPED, why=why, answers={SESSION: "it was lost"})
+    if not seen.goes_on:
+        why = "the session did not go on: the next cell failed"
+        return Ruling(verdict=Verdict.NOT_STOPPED, why=why, answers=answers)
     why = f"{answers['the cell']}; the session went on, with its variables"
     return Ruling(verdict=Verdict.STOPPED, why=why, answers=answers)
 

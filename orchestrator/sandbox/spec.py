@@ -167,8 +167,8 @@ def _host_task_count(spec: SandboxSpec) -> int:
     Under gVisor these are the sentry's own threads and the stubs that its processes run in; the
     sentry ends with all it holds once it gets no more of them, so they are never to be what a cell
     meets first. Measured with the ptrace platform: 43 for one process, 469 for 64 after as many
-    threads, 740 to 1,813 in nine fork bombs of 64; one in some whole runs of the tests had more
-    than 2,176. This bounds what a sentry does that has been taken over.
+    threads, 740 to 1,813 in nine fork bombs of 64. This bounds what a sentry does that has been
+    taken over.
     """
     process_count = spec.limits.process_count
     if spec.runtime.is_gvisor:

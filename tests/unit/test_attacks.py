@@ -332,6 +332,26 @@ def test_known_limit_is_what_is_said_to_be_open_and_no_more(
     assert ("of no use" in result.why) is (verdict is Verdict.KNOWN_LIMIT)
 
 
+@pytest.mark.parametrize(
+    ("observation", "is_gvisor", "verdict"),
+    [
+        (Observation(lost="exit code 2"), True, Verdict.KNOWN_LIMIT),
+        (Observation(lost="exit code 2"), False, Verdict.NOT_STOPPED),
+        (Observation(lost="exit code 2", host_growth_bytes=2**25), True, Verdict.NOT_STOPPED),
+        (replace(ENDED, goes_on=False), True, Verdict.NOT_STOPPED),
+        (ENDED, True, Verdict.STOPPED),
+    ],
+)
+def test_fork_bomb_may_cost_its_own_session_under_gvisor(
+    observation: Observation, *, is_gvisor: bool, verdict: Verdict
+) -> None:
+    """Its kernel may end in one; a host that grew, or a session that hangs, is no such case."""
+    [bomb] = [one for one in BATTERY if one.attack_id == "fork-bomb"]
+    container = replace(CONTAINER, is_gvisor=is_gvisor)
+
+    assert settle(bomb, Position.CELL, observation, grounds(container)).verdict is verdict
+
+
 def test_every_open_way_says_why() -> None:
     """No attack is let pass without a word."""
     assert {one.attack_id for one in BATTERY if one.open_under_gvisor and not one.why_open} == set()
