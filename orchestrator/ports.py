@@ -296,7 +296,9 @@ class Endpoint(Protocol):
 
     @property
     def socket_directory(self) -> Path:
-        """The directory to mount: one socket and one token file in it, nothing else, ever.
+        """The directory to mount: in it one socket, and what the worker takes, nothing else, ever.
+
+        That is a token, and contexts while they are handed over.
 
         It is there at once, and they are in it when `listening` returns.
         """

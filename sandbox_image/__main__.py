@@ -76,7 +76,14 @@ def main(socket_directory: Path, *, refuses_calls: bool) -> int:
     except (ChannelClosedError, BadFrameError) as error:
         return _fail(f"the REPL process: {error}")
     worker = Worker(
-        channel=channel, token=token, repl=repl, walls=walls, image_release=_IMAGE_RELEASE
+        channel=channel,
+        token=token,
+        repl=repl,
+        walls=walls,
+        image_release=_IMAGE_RELEASE,
+        context_path=socket_directory / "context",
+        # A runtime that leaves the filter out has a kernel of its own.
+        may_map=not refuses_calls,
     )
     try:
         worker.run()

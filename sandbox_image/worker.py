@@ -15,6 +15,7 @@ import selectors
 import signal
 import threading
 import time
+from pathlib import Path
 
 import grpc
 
@@ -54,7 +55,7 @@ class SessionLostError(Exception):
 class Worker:
     """One sandbox's life, from hello to the end of the stream."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by keyword; a type to group them would have no other use
         self,
         *,
         channel: grpc.Channel,
@@ -62,8 +63,23 @@ class Worker:
         repl: ReplProcess,
         walls: FoundWalls,
         image_release: str,
+        context_path: Path,
+        may_map: bool,
     ) -> None:
-        """Prepares to serve; `run` does."""
+        """Prepares to serve; `run` does.
+
+        Args:
+            channel: To the broker.
+            token: Opens the stream.
+            repl: Runs the cells.
+            walls: What stands around both.
+            image_release: Of this image.
+            context_path: Where a context lies that is a file.
+            may_map: Whether to map it takes none of the sandbox's memory. A kernel that is the
+                sandbox's own, as gVisor's, keeps what is mapped a second time.
+        """
+        self._context_path = context_path
+        self._may_map = may_map
         self._stub = SandboxBrokerStub(channel)
         self._metadata = ((_TOKEN_KEY, token),)
         self._repl = repl
@@ -208,6 +224,8 @@ class Worker:
                 self._repl.send(FrameKind.CONFIGURE, wire.limits_for_repl(self._limits))
             case "context_chunk":
                 self._pass_on_context(item.context_chunk)
+            case "context_file":
+                self._hand_over_context(item.context_file)
             case "begin_run":
                 self._begin_run = wire.tools_for_repl(item.begin_run)
                 self._repl.send(FrameKind.BEGIN_RUN, self._begin_run)
@@ -235,6 +253,21 @@ class Worker:
             if self._digest.digest() != chunk.sha256:
                 raise SessionLostError(f"the context {chunk.name!r} arrived with another digest")
             self._repl.send(FrameKind.CONTEXT_END, {})
+
+    def _hand_over_context(self, file: pb.ContextFile) -> None:
+        kind, names = wire.context_kind(file.kind), [file.name, *file.aliases]
+        self._is_binding = True
+        try:
+            with self._context_path.open("rb", buffering=0) as content:
+                self._say(context_opened=pb.ContextOpened())
+                if os.fstat(content.fileno()).st_size != file.total_bytes:
+                    raise SessionLostError(f"the context {file.name!r} is of another length")
+                start = {"names": names, "kind": kind, "may_map": self._may_map}
+                self._repl.send_context(start, content.fileno())
+        except TimeoutError as error:
+            raise SessionLostError(f"nobody takes the context {file.name!r}") from error
+        except OSError as error:
+            raise SessionLostError(f"the context {file.name!r} cannot be read") from error
 
     def _run_cell(self, command: pb.RunCell) -> None:
         self._cell = RunningCell.start(
@@ -406,6 +439,7 @@ class Worker:
         hello: pb.WorkerHello | None = None,
         cell_output: pb.CellOutput | None = None,
         cell_result: pb.CellResult | None = None,
+        context_opened: pb.ContextOpened | None = None,
     ) -> None:
         self._sequence += 1
         self._outbox.put(
@@ -414,5 +448,6 @@ class Worker:
                 hello=hello,
                 cell_output=cell_output,
                 cell_result=cell_result,
+                context_opened=context_opened,
             )
         )

@@ -15,11 +15,13 @@ from typing import Any
 from orchestrator.broker import wire
 from orchestrator.broker.claims import (
     ClaimedHello,
+    ClaimedOpening,
     ClaimedOutput,
     ClaimedResult,
     read_worker_message,
 )
 from orchestrator.broker.context_pieces import ContextHead, cut
+from orchestrator.broker.context_place import ContextPlace
 from orchestrator.broker.ending import EndKind, StreamEnd
 from orchestrator.broker.open_queries import OpenQueries, QueryRefusal
 from orchestrator.broker.order import BrokerSide, WorkerSide
@@ -43,7 +45,8 @@ from orchestrator.run_to_end import run_to_end
 
 _log = logging.getLogger(__name__)
 
-#: A worker between cells does nothing but read; one that takes no MiB in this time is dead.
+#: A worker between cells does nothing but read; one that takes no MiB, or opens no file, in this
+#: time is dead.
 _CHUNK_S = 30.0
 #: For the goodbye on the way out. The container is destroyed next, whether it has heard or not.
 _GOODBYE_S = 0.2
@@ -61,6 +64,7 @@ class StreamAttachment:
         told_limits: wire.Limits,
         queries: OpenQueries,
         stop_margin_s: float,
+        place: ContextPlace | None = None,
     ) -> None:
         """Begins unattached, in the running event loop.
 
@@ -71,7 +75,9 @@ class StreamAttachment:
             told_limits: What the worker is told.
             queries: Answers what the sandbox asks; owned by this object from here on.
             stop_margin_s: How long a stopped cell's result may take beyond twice the grace.
+            place: Where `bind_context` lays large contexts; without it all go in pieces.
         """
+        self._place = place
         self._sandbox_id = sandbox_id
         self._promised_walls = promised_walls
         self._cell_limits = cell_limits
@@ -86,6 +92,7 @@ class StreamAttachment:
         self._is_busy = False
         self._is_closing = False
         self._walls: Walls | None = None
+        self._opened: asyncio.Future[None] | None = None
         loop = asyncio.get_running_loop()
         self._greeted: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[StreamEnd] = loop.create_future()
@@ -152,6 +159,10 @@ class StreamAttachment:
             self._queries.end_cell()
             if self._cell is not None:
                 self._cell.take_result(claim)
+        elif isinstance(claim, ClaimedOpening):
+            self._heard.context_opened(sequence=sequence)
+            if self._opened is not None and not self._opened.done():
+                self._opened.set_result(None)
         else:
             self._heard.hello(sequence=sequence)
             self._greet(claim)
@@ -169,13 +180,46 @@ class StreamAttachment:
     async def bind_context(
         self, name: str, context: EncodedContext, *, aliases: Sequence[str] = ()
     ) -> None:
-        """See `Sandbox.bind_context`, and `bind_pieces`."""
+        """See `Sandbox.bind_context`, `bind_file` and `bind_pieces`."""
 
         async def pieces() -> AsyncIterator[bytes]:
             for piece in cut(context.data):
                 yield bytes(piece)
 
-        await self.bind_pieces(name, ContextHead.of(context, aliases=aliases), pieces())
+        head = ContextHead.of(context, aliases=aliases)
+        async with contextlib.AsyncExitStack() as stack:
+            if self._place is not None and await stack.enter_async_context(
+                self._place.laid(context.data)
+            ):
+                await self.bind_file(name, head)
+            else:
+                await self.bind_pieces(name, head, pieces())
+
+    async def bind_file(self, name: str, head: ContextHead) -> None:
+        """Does what `bind_context` does, with a context that lies beside the socket.
+
+        Returns when the worker has opened it. Cancelling the call ends the stream: what the name is
+        bound to would be unknown.
+        """
+        outbox = self._begin()
+        opened = self._opened = asyncio.get_running_loop().create_future()
+        either: tuple[asyncio.Future[Any], ...] = (opened, self._ended)
+        try:
+            await self._require_not_closing()
+            outbox.post(
+                wire.context_file(sequence=self._said.context_file(name=name), name=name, head=head)
+            )
+            self._heard.file_sent()
+            await asyncio.wait(either, timeout=_CHUNK_S, return_when=asyncio.FIRST_COMPLETED)
+            if not opened.done():
+                self._lose(f"it did not open {name} within {_CHUNK_S:g} s")
+                self._require_open()
+        except asyncio.CancelledError:
+            self._lose(f"the hand-over of {name} was cancelled in the middle")
+            raise
+        finally:
+            self._opened = None
+            self._is_busy = False
 
     async def bind_pieces(self, name: str, head: ContextHead, pieces: AsyncIterable[bytes]) -> None:
         """Does what `bind_context` does, with a context that comes piece by piece.
@@ -187,9 +231,7 @@ class StreamAttachment:
         offset_bytes = 0
         try:
             async for data in pieces:
-                if self._is_closing:  # a goodbye is on its way, and nothing follows it
-                    await self.wait_for_end()
-                    self._require_open()
+                await self._require_not_closing()
                 sequence = self._said.context_chunk(
                     name=name,
                     offset_bytes=offset_bytes,
@@ -376,6 +418,11 @@ class StreamAttachment:
     def _require_open(self) -> None:
         if self._ended.done():
             raise self._ended.result().error()
+
+    async def _require_not_closing(self) -> None:
+        if self._is_closing:  # a goodbye is on its way, and nothing follows it
+            await self.wait_for_end()
+            self._require_open()
 
     def _lose(self, reason: str) -> None:
         self.end(StreamEnd(kind=EndKind.LOST, reason=reason))

@@ -113,7 +113,12 @@ class ClaimedResult:
     dropped_stderr_bytes: int
 
 
-Claim: TypeAlias = ClaimedHello | ClaimedOutput | ClaimedResult
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedOpening:
+    """A `ContextOpened`."""
+
+
+Claim: TypeAlias = ClaimedHello | ClaimedOutput | ClaimedResult | ClaimedOpening
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +185,8 @@ def read_worker_message(raw: bytes, *, answer_bytes: int) -> tuple[int, Claim]:
         return message.sequence, _read_result(message.cell_result, answer_bytes=answer_bytes)
     if payload == "hello":
         return message.sequence, _read_hello(message.hello)
+    if payload == "context_opened":
+        return message.sequence, ClaimedOpening()
     raise ProtocolViolationError("a message has one payload that version 1 knows")
 
 

@@ -21,6 +21,7 @@ from grpc import aio
 from orchestrator.broker import wire
 from orchestrator.broker.answers import MAX_MESSAGE_BYTES
 from orchestrator.broker.attachment import StreamAttachment
+from orchestrator.broker.context_place import ContextPlace
 from orchestrator.broker.ending import StreamEnd
 from orchestrator.broker.gate import Gate
 from orchestrator.broker.open_queries import OpenQueries
@@ -112,6 +113,10 @@ class UnixBroker:
         self, sandbox_id: SandboxId, queries: QueryHandler, promised_walls: Walls
     ) -> AsyncIterator[UnixEndpoint]:
         prepare_runtime_directory(self._runtime_directory)
+        directory, place = self._socket_directory, None
+        if directory is None:
+            directory = Path(tempfile.mkdtemp(prefix="", dir=self._runtime_directory))
+            place = ContextPlace(directory)
         attachment = StreamAttachment(
             sandbox_id=sandbox_id,
             promised_walls=promised_walls,
@@ -119,15 +124,14 @@ class UnixBroker:
             told_limits=self._told_limits,
             queries=OpenQueries(handler=queries, limits=self._query_limits),
             stop_margin_s=self._stop_margin_s,
+            place=place,
         )
-        directory = self._socket_directory
-        if directory is None:
-            directory = Path(tempfile.mkdtemp(prefix="", dir=self._runtime_directory))
         endpoint = UnixEndpoint(
             directory=directory,
             server_directory=Path(tempfile.mkdtemp(prefix="", dir=self._runtime_directory)),
             attachment=attachment,
             rules=self._rules,
+            place=place,
         )
         try:
             await endpoint.listen()
@@ -146,6 +150,7 @@ class UnixEndpoint:
         server_directory: Path,
         attachment: StreamAttachment,
         rules: PeerRules,
+        place: ContextPlace | None = None,
     ) -> None:
         """Takes over two empty directories, and removes them in `close`.
 
@@ -154,7 +159,9 @@ class UnixEndpoint:
             server_directory: For nobody but this process to see.
             attachment: What the sandbox attaches to.
             rules: What its connections may do.
+            place: Where the attachment lays contexts, if it does that itself.
         """
+        self._place = place
         self._directory = directory
         self._server_directory = server_directory
         self._attachment = attachment
@@ -223,6 +230,8 @@ class UnixEndpoint:
         self._gate.close()
         if self._hanging_up is not None:
             self._hanging_up.cancel()
+        if self._place is not None:
+            self._place.close()
         for path in (
             self._directory / SOCKET_NAME,
             self._directory / TOKEN_NAME,

@@ -34,6 +34,7 @@ class WorkerSide:
         self._is_greeted = False
         self._running: CellId | None = None
         self._last_cell = CellId(0)
+        self._is_file_offered = False
         self._end_offsets: dict[OutputStream, int] = {}
         self._printed_bytes: dict[OutputStream, int] = {}
 
@@ -47,6 +48,10 @@ class WorkerSide:
         self._running = self._last_cell = cell_id
         self._end_offsets = dict.fromkeys(OutputStream, 0)
         self._printed_bytes = dict.fromkeys(OutputStream, 0)
+
+    def file_sent(self) -> None:
+        """Notes that the worker was told of a context's file."""
+        self._is_file_offered = True
 
     def hello(self, *, sequence: int) -> None:
         """Accepts a `WorkerHello`.
@@ -102,6 +107,17 @@ class WorkerSide:
         self._count(sequence)
         self._require_running(cell_id, "a result")
         self._running = None
+
+    def context_opened(self, *, sequence: int) -> None:
+        """Accepts a `ContextOpened`.
+
+        Raises:
+            ProtocolViolationError: There is no file, or it has been opened.
+        """
+        self._count(sequence)
+        if not self._is_file_offered:
+            raise ProtocolViolationError("a context is opened once, where there is one")
+        self._is_file_offered = False
 
     def _count(self, sequence: int) -> None:
         if sequence != self._last_sequence + 1:
@@ -171,6 +187,17 @@ class BrokerSide:
         is_last = offset_bytes + size_bytes == total_bytes
         self._context_name = None if is_last else name
         self._next_offset_bytes = 0 if is_last else offset_bytes + size_bytes
+        return self._count()
+
+    def context_file(self, *, name: str) -> int:
+        """Accepts a `ContextFile` and returns its sequence number.
+
+        Raises:
+            BrokerOrderError: A cell runs, or a context is incomplete.
+        """
+        self._require_between_cells("a context")
+        if self._context_name is not None:
+            raise BrokerOrderError(f"{self._context_name} is not complete; {name} cannot begin")
         return self._count()
 
     def begin_run(self) -> int:

@@ -102,6 +102,17 @@ def context_chunk(
     return pb.BrokerMessage(sequence=sequence, context_chunk=chunk).SerializeToString()
 
 
+def context_file(*, sequence: int, name: str, head: ContextHead) -> bytes:
+    """Returns a `ContextFile`."""
+    file = pb.ContextFile(
+        name=name,
+        kind=_KINDS[head.kind],
+        total_bytes=head.total_bytes,
+        aliases=head.aliases,
+    )
+    return pb.BrokerMessage(sequence=sequence, context_file=file).SerializeToString()
+
+
 def begin_run(*, sequence: int, offer: RunOffer) -> bytes:
     """Returns a `BeginRun`."""
     tools = [

@@ -39,6 +39,7 @@ class Told(IntEnum):
     CLOSE = 9  # the last
     BEGIN_RUN = 10
     STOP = 11  # the cell that runs, whose result is wanted
+    BIND_FILE = 12  # the head of a context that lies beside the socket
 
 
 class Said(IntEnum):

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from orchestrator.broker.clock import CellClock
 from orchestrator.broker.context_pieces import ContextHead, cut
+from orchestrator.broker.context_place import ContextPlace
 from orchestrator.broker.ending import EndKind, StreamEnd
 from orchestrator.broker.source import source_problem
 from orchestrator.broker_process.calls import BindCall, RunCall
@@ -60,7 +61,12 @@ class ProcessAttachment:
     """One sandbox's stream, as far as the orchestrator sees it; implements `ports.Attachment`."""
 
     def __init__(
-        self, *, set_up: SetUp, queries: QueryHandler, destroy: Callable[[], None]
+        self,
+        *,
+        set_up: SetUp,
+        queries: QueryHandler,
+        destroy: Callable[[], None],
+        place: ContextPlace,
     ) -> None:
         """Begins without a link, in the running event loop.
 
@@ -68,7 +74,9 @@ class ProcessAttachment:
             set_up: What the broker's process was told.
             queries: Answers what the sandbox asks.
             destroy: Kills the broker's process; called when it breaks a rule or hangs.
+            place: Where large contexts are laid; the caller's.
         """
+        self._place = place
         self._set_up = set_up
         self._limits = set_up.cell_limits
         self._stop_s = 2 * self._limits.grace_s + set_up.stop_margin_s + _LATE_S
@@ -180,22 +188,21 @@ class ProcessAttachment:
     ) -> None:
         """See `Sandbox.bind_context`.
 
-        Cancelling the call ends the stream, because nothing but the next piece may follow a piece.
+        Cancelling the call ends the stream: nothing but the next piece may follow a piece, and what
+        a name is bound to would be unknown.
         """
         link = self._begin()
         call = self._call = BindCall()
+        head = ContextHead.of(context, aliases=aliases)
         try:
-            head = ContextHead.of(context, aliases=aliases)
-            link.send(Told.BIND, bind_fields(name, head))
-            for piece in cut(context.data):
+            async with self._place.laid(context.data) as is_laid:
+                if is_laid:
+                    link.send(Told.BIND_FILE, bind_fields(name, head))
+                else:
+                    link.send(Told.BIND, bind_fields(name, head))
+                    await self._send_pieces(link, call, context.data)
                 async with asyncio.timeout(_PIECE_S):
-                    await call.room()
-                    link.send(Told.PIECE, body=piece)
-                    await link.drained()
-                if call.done.done():
-                    break
-            async with asyncio.timeout(_PIECE_S):
-                await asyncio.wait({call.done})
+                    await asyncio.wait({call.done})
             call.done.result()
         except TimeoutError:
             self._give_up(f"it took no piece of {name} for {_PIECE_S:g} s")
@@ -207,6 +214,16 @@ class ProcessAttachment:
             raise
         finally:
             self._finish(call)
+
+    @staticmethod
+    async def _send_pieces(link: Link, call: BindCall, data: bytes) -> None:
+        for piece in cut(data):
+            async with asyncio.timeout(_PIECE_S):
+                await call.room()
+                link.send(Told.PIECE, body=piece)
+                await link.drained()
+            if call.done.done():
+                return
 
     async def run_cell(
         self, source: str, *, timeout_s: float, on_output: OutputSink | None = None

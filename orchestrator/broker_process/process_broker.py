@@ -11,10 +11,11 @@ import logging
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestrator.broker.context_place import ContextPlace
 from orchestrator.broker.ending import EndKind, StreamEnd
 from orchestrator.broker.runtime_directory import prepare_runtime_directory
 from orchestrator.broker_process.fields import FrameError
@@ -137,18 +138,19 @@ class ProcessBroker:
             # Before there is a process: so it can be mounted while that one is being shut in.
             socket_directory = directory / SOCKET_DIRECTORY_NAME
             socket_directory.mkdir(mode=0o700)
-            process = self._nursery.start_process(directory)
-            endpoint = ProcessEndpoint(
-                set_up=set_up,
-                socket_directory=socket_directory,
-                process=process,
-                queries=queries,
-            )
-            try:
-                endpoint.begin(self._watch, on_walls=self._note)
-                yield endpoint
-            finally:
-                await run_to_end(endpoint.close())
+            with closing(ContextPlace(socket_directory)) as place:
+                endpoint = ProcessEndpoint(
+                    set_up=set_up,
+                    socket_directory=socket_directory,
+                    process=self._nursery.start_process(directory),
+                    queries=queries,
+                    place=place,
+                )
+                try:
+                    endpoint.begin(self._watch, on_walls=self._note)
+                    yield endpoint
+                finally:
+                    await run_to_end(endpoint.close())
         finally:
             # The process is gone, so nobody changes the directory meanwhile; links in it are not
             # followed.
@@ -165,12 +167,18 @@ class ProcessEndpoint:
         socket_directory: Path,
         process: BrokerProcess,
         queries: QueryHandler,
+        place: ContextPlace,
     ) -> None:
-        """Takes over `process`, which is shut into the parent of that directory; see `close`."""
+        """Takes over `process`, which is shut into the parent of that directory; see `close`.
+
+        Large contexts are laid in `place`, which stays the caller's.
+        """
         self._set_up = set_up
         self._socket_directory = socket_directory
         self._process = process
-        self._attachment = ProcessAttachment(set_up=set_up, queries=queries, destroy=process.kill)
+        self._attachment = ProcessAttachment(
+            set_up=set_up, queries=queries, destroy=process.kill, place=place
+        )
         self._listening: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._burial: asyncio.Task[None] | None = None

@@ -117,6 +117,7 @@ class Session:
             Told.AWAIT_WORKER: lambda frame: self._start(self._await_worker(frame)),
             Told.BEGIN_RUN: lambda frame: self._start(self._begin_run(frame)),
             Told.BIND: lambda frame: self._begin_call(self._bind(frame)),
+            Told.BIND_FILE: lambda frame: self._begin_call(self._bind_file(frame)),
             Told.PIECE: lambda frame: self._pieces.put_nowait(bytes(frame.body)),
             Told.RUN: lambda frame: self._begin_call(self._run(frame)),
             Told.CANCEL: lambda _: self._cancel_call(),
@@ -186,6 +187,13 @@ class Session:
         name, head = read_bind(frame.fields)
         try:
             await self._attached().bind_pieces(name, head, self._next_pieces(head.total_bytes))
+        except SandboxError:
+            return  # the end of the stream is said by itself
+        self._link.send(Said.BOUND)
+
+    async def _bind_file(self, frame: Frame) -> None:
+        try:
+            await self._attached().bind_file(*read_bind(frame.fields))
         except SandboxError:
             return  # the end of the stream is said by itself
         self._link.send(Said.BOUND)

@@ -52,6 +52,7 @@ class FrameKind(IntEnum):
     LEAVE_SPARE = 7
     RESUME = 8
     BEGIN_RUN = 9
+    CONTEXT_FILE = 10  # carries one descriptor
 
     RESULT = 16
     QUERY = 17

@@ -31,7 +31,7 @@ from sandbox_image.repl.channel import (
     encode,
 )
 from sandbox_image.repl.confinement import confine
-from sandbox_image.repl.contexts import ContextAssembly
+from sandbox_image.repl.contexts import ContextAssembly, read_context
 from sandbox_image.repl.first_import import after_first_import
 from sandbox_image.repl.mailbox import Interrupts, Mailbox
 from sandbox_image.repl.memory_limit import limit_memory
@@ -72,6 +72,7 @@ class ReplLoop:
         sys.modules["__main__"] = self._namespace.module
         self._runner = CellRunner(self._namespace, self._interrupts)
         self._assembly: ContextAssembly | None = None
+        self._context_names: list[str] = []
         self._has_run = False
 
     def run(self) -> None:
@@ -89,16 +90,19 @@ class ReplLoop:
                 self._leave_spare(is_base=True)
             case FrameKind.CONTEXT_START:
                 start = frame.json()
-                self._assembly = ContextAssembly(names=start["names"], kind=start["kind"])
+                self._assembly = ContextAssembly(start["kind"])
+                self._context_names = start["names"]
             case FrameKind.CONTEXT_DATA:
                 assert self._assembly is not None  # noqa: S101 - the worker keeps the order
                 self._assembly.write(frame.payload)
             case FrameKind.CONTEXT_END:
                 assert self._assembly is not None  # noqa: S101 - likewise
-                self._namespace.bind_context(self._assembly.names, self._assembly.value())
+                self._bind(self._context_names, self._assembly.value())
                 self._assembly = None
-                self._mailbox.send(FrameKind.BOUND, {})
-                self._leave_spare(is_base=True)
+            case FrameKind.CONTEXT_FILE:
+                start, descriptor = frame.json(), self._mailbox.take_descriptor()
+                value = read_context(descriptor, start["kind"], may_map=start["may_map"])
+                self._bind(start["names"], value)
             case FrameKind.BEGIN_RUN:
                 self._namespace.begin_run(frame.json()["tools"])
                 if self._has_run:
@@ -111,6 +115,11 @@ class ReplLoop:
                 self._leave_spare(is_base=False)
             case _:
                 pass
+
+    def _bind(self, names: list[str], value: object) -> None:
+        self._namespace.bind_context(names, value)
+        self._mailbox.send(FrameKind.BOUND, {})
+        self._leave_spare(is_base=True)
 
     def _configure(self, limits: JsonObject) -> None:
         self._asker.configure(limits)

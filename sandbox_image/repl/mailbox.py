@@ -202,6 +202,14 @@ class Mailbox:
             self._lead_or_follow(_COMMAND, lambda: bool(self._commands))
             return self._commands.popleft()
 
+    def take_descriptor(self) -> int:
+        """Returns the descriptor that came with the command that was taken last.
+
+        Raises:
+            BadFrameError: None did.
+        """
+        return self._reader.take_descriptor()
+
     def abandon_replies(self) -> None:
         """Wakes every thread that still waits for a reply: its cell has ended."""
         with self._lock:

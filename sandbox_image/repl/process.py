@@ -6,6 +6,7 @@ Without it the worker's state machine would be full of pids, pipes and races wit
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -30,6 +31,10 @@ from sandbox_image.repl.process_table import Meter, Use, anonymous_bytes, descen
 #: How long leftover processes are hunted before everything but the worker is killed.
 _SWEEP_S = 5.0
 _READ_BYTES = 64 * 1024
+#: Of a context that cannot be handed over as a file; and how long a process that has nothing else
+#: to do may take for any of it.
+_PIECE_BYTES = 2**20
+_CONTEXT_S = 30.0
 #: How long the REPL process may take to give up what it does; it takes some milliseconds.
 _CONFINING_S = 20.0
 #: No process has a higher number (PID_MAX_LIMIT, proc(5)); one that a cell made up may.
@@ -124,6 +129,45 @@ class ReplProcess:
         """Queues a frame and sends what can be sent without waiting."""
         self._outgoing += encode(kind, payload)
         self.flush()
+
+    def send_context(self, start: JsonObject, descriptor: int) -> None:
+        """Has the process read a context that is a file. Waits for it; no cell is to run.
+
+        A process that is gone is noticed elsewhere.
+
+        Args:
+            start: Names and kind of the context, and whether its file may be mapped.
+            descriptor: The file, open at its start; stays the caller's.
+
+        Raises:
+            TimeoutError: The process lives and takes nothing.
+        """
+        self.connection.settimeout(_CONTEXT_S)
+        try:
+            self.connection.sendall(self._outgoing)
+            self._outgoing.clear()
+            self._send_file(start, descriptor)
+        except TimeoutError:
+            raise
+        except OSError:
+            return
+        finally:
+            self.connection.settimeout(0)
+
+    def _send_file(self, start: JsonObject, descriptor: int) -> None:
+        frame = encode(FrameKind.CONTEXT_FILE, start)
+        try:
+            sent = socket.send_fds(self.connection, [frame], [descriptor])
+        except OSError as error:
+            # The kernel counts descriptors under way by user, over all containers (unix(7)), so
+            # another sandbox may have sent them all. Piece by piece it takes longer.
+            if error.errno != errno.ETOOMANYREFS:
+                raise
+            self.connection.sendall(encode(FrameKind.CONTEXT_START, start))
+            while piece := os.read(descriptor, _PIECE_BYTES):
+                self.connection.sendall(encode(FrameKind.CONTEXT_DATA, piece))
+            frame, sent = encode(FrameKind.CONTEXT_END, {}), 0
+        self.connection.sendall(frame[sent:])
 
     def flush(self) -> None:
         """Sends more of what is queued. A process that is gone is noticed elsewhere."""

@@ -63,6 +63,36 @@ async def test_context_is_bound_as_its_value(
     assert str(result.stdout) == "True another\n"
 
 
+#: Longer than a piece, and so handed over as files; in a cell they are put together again.
+LONG_CONTEXTS: dict[str, tuple[Context, str]] = {
+    "text": ("a line of a text\n" * 200_000, r"'a line of a text\n' * 200_000"),
+    "other characters": ("Stück 🙂\n" * 200_000, r"'Stück 🙂\n' * 200_000"),
+    "documents": (
+        [{"name": f"{n}", "text": "naïve " * 1000} for n in range(400)],
+        "[{'name': f'{n}', 'text': 'naïve ' * 1000} for n in range(400)]",
+    ),
+    "dict": ({"a": "x" * 2_000_000, "": [None]}, "{'a': 'x' * 2_000_000, '': [None]}"),
+}
+
+
+@pytest.mark.parametrize(("context", "source"), LONG_CONTEXTS.values(), ids=LONG_CONTEXTS)
+async def test_long_context_is_bound_as_its_value(
+    implementation: Implementation, context: Context, source: str
+) -> None:
+    """A context of megabytes is what it was, under each name, and is again after a cell died."""
+    async with opened(implementation) as sandbox:
+        encoded = encode_context(context)
+        await sandbox.bind_context("context", encoded, aliases=["context_0"])
+        await sandbox.bind_context("context_1", encoded)
+        await run(sandbox, "import os\nos._exit(3)")
+
+        result = await run(
+            sandbox, f"print(context == context_0 == context_1 == {source}, type(context).__name__)"
+        )
+
+    assert str(result.stdout) == f"True {type(context).__name__}\n"
+
+
 async def test_context_is_bound_again(implementation: Implementation) -> None:
     """A name that is bound again has the new value, and a cell cannot spoil it for the next."""
     async with opened(implementation) as sandbox:

@@ -115,4 +115,8 @@ def check_context(fuzz: FuzzData) -> None:
     assert worker_wire.context_kind(said.kind) == kind.value
     assert (said.name, said.offset_bytes, said.total_bytes) == (name, offset, total)
     assert said.data == data
+    raw = broker_wire.context_file(sequence=2, name=name, head=head)
+    file = pb.BrokerMessage.FromString(raw).context_file
+    assert worker_wire.context_kind(file.kind) == kind.value
+    assert (file.name, file.total_bytes) == (name, total)
     assert bool(said.sha256) == (offset + len(data) == total)

@@ -100,7 +100,7 @@ def check_json(fuzz: FuzzData) -> None:
 
 def assembled(fuzz: FuzzData, data: bytes, *, kind: ContextKind) -> object:
     """Puts a context together from pieces of some sizes."""
-    assembly = ContextAssembly(names=["context"], kind=kind.value)
+    assembly = ContextAssembly(kind.value)
     at = 0
     while at < len(data):
         size_bytes = fuzz.integer(1, 64) if not fuzz.is_used_up else len(data)

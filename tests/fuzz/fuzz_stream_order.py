@@ -42,6 +42,7 @@ class Stream:
         self._tapes = {stream: HostTape(keep_bytes=KEEP_BYTES) for stream in OutputStream}
         self._sequence = 0
         self._is_greeted = False
+        self._is_file_there = False
         self._running: int | None = None
         self._last_cell = 0
         self._ends = dict.fromkeys(OutputStream, 0)
@@ -49,12 +50,20 @@ class Stream:
 
     def step(self) -> None:
         """Lets the next thing happen."""
-        match self._fuzz.choice(("hello", "cell", "output", "output", "output", "result")):
+        match self._fuzz.choice((*("hello", "cell", "file", "opened"), *["output"] * 3, "result")):
             case "hello":
                 sequence = self._next_sequence()
                 with self._allowed(sequence, is_in_order=not self._is_greeted):
                     self._worker.hello(sequence=sequence)
                 self._is_greeted = True
+            case "file" if self._is_greeted:
+                self._worker.file_sent()
+                self._is_file_there = True
+            case "opened":
+                sequence = self._next_sequence()
+                with self._allowed(sequence, is_in_order=self._is_file_there):
+                    self._worker.context_opened(sequence=sequence)
+                self._is_file_there = False
             case "cell":
                 self._run_cell()
             case "output":

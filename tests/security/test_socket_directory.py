@@ -21,6 +21,7 @@ from support.runtimes import RuntimeUnderTest, under_test
 from support.second_stage import NO_SECOND_STAGE, together
 from support.weakenings import ROOT_USER, WRITABLE_SOCKET_DIRECTORY
 
+from orchestrator.context import encode_context
 from orchestrator.controls import BrokerIsolation
 from orchestrator.errors import ProtocolViolationError
 from orchestrator.ports import Sandbox, SandboxProvider
@@ -127,6 +128,19 @@ async def test_directory_holds_the_socket_alone(spied: Spied) -> None:
     assert spied.names == {"broker.sock", "token"}
     assert [path.name for path in spied.directory.iterdir()] == ["broker.sock"]
     assert await probe(spied.sandbox, "tell(os.listdir('/run/rlm'))") == ["broker.sock"]
+
+
+async def test_context_is_there_until_it_is_open(spied: Spied) -> None:
+    """A context that is a file is gone from host's disk and cell's view before a cell has it."""
+    context = encode_context("a line of a text\n" * 200_000)
+    told = "tell([len(context), os.listdir('/run/rlm'), sorted(os.listdir('/proc/self/fd'))])"
+    _, names, descriptors = await probe(spied.sandbox, f"context = ''\n{told}")
+
+    await spied.sandbox.bind_context("context", context)
+
+    assert [path.name for path in spied.directory.iterdir()] == ["broker.sock"]
+    assert await probe(spied.sandbox, told) == [context.total_chars, names, descriptors]
+    assert names == ["broker.sock"]
 
 
 async def test_directory_cannot_be_changed(spied: Spied) -> None:

@@ -13,6 +13,7 @@ from support.docker_sandboxes import CELL_LIMITS
 from support.probes import goes_on, probe, run
 from support.runtimes import under_test
 
+from orchestrator.context import encode_context
 from orchestrator.domain import Outcome, VariableState
 from orchestrator.errors import SandboxLostError
 from orchestrator.ports import Sandbox, SandboxProvider
@@ -131,6 +132,26 @@ async def test_flood_costs_the_session_nothing(sandbox: Sandbox, attack: str) ->
 
     assert (flooded.outcome, flooded.state) == (Outcome.SUCCEEDED, VariableState.KEPT)
     assert (told.outcome, str(told.stdout)) == (Outcome.SUCCEEDED, "41 echo: any?\n"), told
+
+
+@pytest.mark.runc_only("gVisor counts its own descriptors, for each sandbox by itself")
+async def test_neighbour_without_descriptors_under_way_gets_its_contexts(
+    provider: SandboxProvider,
+) -> None:
+    """While one sandbox holds all that its user may have under way, another is handed a text.
+
+    The control is in the flood itself: it ends because the kernel refused one more.
+    """
+    context = encode_context("a line of a text\n" * 200_000)
+    async with provider.open(EchoQueries()) as flooding, provider.open(EchoQueries()) as other:
+        flood = f"{KEPT['descriptors under way'].removesuffix(')')})"
+        assert await probe(flooding, f"{flood.replace('flood(l', 'end = flood(l')}\ntell(end)") == (
+            "ETOOMANYREFS"
+        )
+        await other.bind_context("context", context)
+
+        assert await probe(other, "tell([len(context), context[-6:]])") == [3_400_000, " text\n"]
+        assert await goes_on(other)
 
 
 async def test_floods_control(sandbox: Sandbox) -> None:

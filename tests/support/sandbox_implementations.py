@@ -198,6 +198,7 @@ IMPLEMENTATIONS = (
                 "test_interrupted_cell_keeps_its_names": _NO_PYTHON,
                 "test_context_is_bound_as_its_value": _NO_PYTHON,
                 "test_context_is_bound_again": _NO_PYTHON,
+                "test_long_context_is_bound_as_its_value": _NO_PYTHON,
                 "test_source_that_is_no_python_is_rejected": _NO_PYTHON,
                 "test_death_of_the_interpreter_is_a_result": _GIVEN,
                 "test_variables_are_described": _GIVEN,

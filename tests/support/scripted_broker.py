@@ -179,6 +179,28 @@ class ScriptedBroker(sandbox_pb2_grpc.SandboxBrokerServicer):
                 )
             )
 
+    def bind_file(
+        self,
+        data: bytes,
+        *,
+        kind: pb.ContextKind.ValueType,
+        name: str = "context",
+        aliases: Sequence[str] = (),
+    ) -> None:
+        """Hands a context over in a file, and removes it once the worker has opened it."""
+        place = self.directory / "context"
+        place.write_bytes(data)
+        self.send(
+            context_file=pb.ContextFile(
+                name=name,
+                kind=kind,
+                total_bytes=len(data),
+                aliases=aliases,
+            )
+        )
+        assert self.next_message().HasField("context_opened")
+        place.unlink()
+
     def start(self, source: str, *, timeout_s: float = 10.0) -> int:
         """Sends a cell without waiting for its end; returns its id."""
         self._cell_id += 1

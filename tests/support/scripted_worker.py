@@ -106,6 +106,7 @@ class ScriptedWorker:
         compression: grpc.Compression | None = None,
     ) -> None:
         """Dials the socket in `directory`, with the token beside it unless told another."""
+        self.directory = directory
         self.token = (directory / "token").read_text() if token is None else token
         self._channel = aio.insecure_channel(
             f"unix:{directory / 'broker.sock'}",
@@ -202,6 +203,16 @@ class ScriptedWorker:
                 assert chunk.total_bytes == len(data)
                 return chunk.name, count, bytes(data)
         raise AssertionError("no end of the context")
+
+    async def open_context(self) -> tuple[str, bytes]:
+        """Opens the file of a context, says so, and returns its name and what is in it."""
+        message = await self.hear()
+        assert message.WhichOneof("payload") == "context_file", message
+        with await asyncio.to_thread((self.directory / "context").open, "rb") as file:
+            await self.say(context_opened=pb.ContextOpened())
+            data = file.read()
+        assert len(data) == message.context_file.total_bytes
+        return message.context_file.name, data
 
     async def finish(self, cell_id: int, **fields: object) -> None:
         """Sends an honest result."""

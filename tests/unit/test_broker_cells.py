@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import stat
 
 import grpc
 import psutil
@@ -9,9 +10,10 @@ import pytest
 from support.broker_host import PATIENCE_S, HangingQueries, attached, until
 from support.scripted_worker import HungUpError, output
 
+from orchestrator.broker.context_place import CONTEXT_NAME
 from orchestrator.context import encode_context
 from orchestrator.domain import Outcome, OutputStream, VariableState
-from orchestrator.errors import ProtocolViolationError, SandboxLostError
+from orchestrator.errors import ProtocolViolationError, SandboxError, SandboxLostError
 from orchestrator.limits import CellLimits
 from rlm_sandbox.v1 import sandbox_pb2 as pb
 
@@ -228,15 +230,73 @@ async def test_message_over_the_cap_is_an_attack() -> None:
         assert (await pair.worker.status())[0] is not grpc.StatusCode.OK
 
 
-async def test_large_context_arrives_whole() -> None:
-    """40 MB cross in pieces of one MiB and have the digest they were sent with."""
+async def test_large_context_lies_beside_the_socket() -> None:
+    """40 MB are a file that nobody can write, for as long as the worker has not opened it."""
     context = encode_context("0123456789abcdef" * (40 * 2**20 // 16))
     async with attached() as pair:
+        place = pair.endpoint.socket_directory / CONTEXT_NAME
+        for name in ("context", "context_1"):
+            binding = asyncio.create_task(pair.attachment.bind_context(name, context))
+            await until(lambda: place.exists() and place.stat().st_size == len(context.data))
+            assert stat.filemode(place.stat().st_mode) == "-r--r--r--"
+            assert not binding.done()
+            opened_name, data = await pair.worker.open_context()
+            await binding
+            assert (opened_name, data == context.data, place.exists()) == (name, True, False)
+
+        cell = asyncio.create_task(pair.attachment.run_cell("pass", timeout_s=5))
+        await pair.worker.finish(await pair.worker.hear_cell())
+        assert (await cell).outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize("how", ["occupied", "linked"])
+async def test_large_context_that_cannot_lie_there_goes_in_pieces(how: str) -> None:
+    """Where the file cannot be made, 40 MB cross in pieces of one MiB with the digest they had.
+
+    A link in its place is not followed.
+    """
+    context = encode_context("0123456789abcdef" * (40 * 2**20 // 16))
+    async with attached() as pair:
+        place = pair.endpoint.socket_directory / CONTEXT_NAME
+        target = pair.endpoint.socket_directory.parent / "target"
+        if how == "occupied":
+            place.touch()
+        else:
+            place.symlink_to(target)
         binding = asyncio.create_task(pair.attachment.bind_context("context", context))
         name, count, data = await pair.worker.hear_context()
         await binding
 
+        assert not target.exists()
+
     assert (name, count, data == context.data) == ("context", 40, True)
+
+
+async def test_context_that_nobody_opens_ends_the_sandbox_when_cancelled() -> None:
+    """A call that is cancelled leaves no file, and no sandbox of which nobody knows what it has."""
+    async with attached() as pair:
+        context = encode_context("x" * (4 * 2**20))
+        binding = asyncio.create_task(pair.attachment.bind_context("context", context))
+        assert (await pair.worker.hear()).context_file.total_bytes == 4 * 2**20
+        binding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await binding
+        assert not (pair.endpoint.socket_directory / CONTEXT_NAME).exists()
+        with pytest.raises(SandboxLostError, match="cancelled in the middle"):
+            await pair.attachment.run_cell("pass", timeout_s=5)
+
+
+async def test_context_is_removed_with_its_sandbox() -> None:
+    """A sandbox that is closed while a context lies there leaves no file and no directory."""
+    async with attached() as pair:
+        context = encode_context("x" * (4 * 2**20))
+        binding = asyncio.create_task(pair.attachment.bind_context("context", context))
+        await pair.worker.hear()
+        await pair.endpoint.close()
+        with pytest.raises(SandboxError, match="has been closed"):
+            await binding
+
+        assert not pair.endpoint.socket_directory.exists()
 
 
 async def test_empty_context_is_one_piece() -> None:
@@ -251,6 +311,7 @@ async def test_context_waits_for_the_worker() -> None:
     """A worker that does not read makes the host wait, not fill its memory."""
     context = encode_context("x" * (64 * 2**20))
     async with attached() as pair:
+        (pair.endpoint.socket_directory / CONTEXT_NAME).touch()  # so that it goes in pieces
         before_bytes = psutil.Process().memory_info().rss
         binding = asyncio.create_task(pair.attachment.bind_context("context", context))
         await asyncio.wait({binding}, timeout=0.5)

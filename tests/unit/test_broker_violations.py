@@ -38,6 +38,11 @@ ATTACKS: dict[str, tuple[Attack, grpc.StatusCode, str]] = {
         INVALID,
         "hello is said once",
     ),
+    "context opened that is not there": (
+        lambda worker, _: worker.say(context_opened=pb.ContextOpened()),
+        INVALID,
+        "opened once, where there is one",
+    ),
     "no payload": (lambda worker, _: worker.say(), INVALID, "one payload"),
     "output of another cell": (
         lambda worker, cell_id: worker.say(cell_output=output(cell_id + 1, b"x")),

@@ -93,7 +93,9 @@ async def session() -> Sequence[Said]:
         backend = TappedBackend(tapped)
         launcher = SandboxLauncher(backend=backend, broker=broker_in(directory), limits=sandbox)
         async with backend.tap, launcher.open(SomeAnswers()) as opened:
-            await opened.bind_context("context", encode_context("x" * 5_000_000))
+            for number in range(5):  # each fits a piece, and so passes the socket
+                context = encode_context("x" * 1_000_000)
+                await opened.bind_context(f"context_{number}", context)
             for source in (BUSY_CELL, *[ABANDONING_CELL] * 20):
                 result = await opened.run_cell(source, timeout_s=60)
                 assert result.outcome is Outcome.SUCCEEDED, result

@@ -51,7 +51,7 @@ def cut(data: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
 
 def assembled(data: bytes, sizes: Iterable[int], *, kind: ContextKind) -> Any:  # noqa: ANN401 - any context
     """Puts a context together as a sandbox does."""
-    assembly = ContextAssembly(names=["context"], kind=kind.value)
+    assembly = ContextAssembly(kind.value)
     for piece in cut(data, sizes):
         assembly.write(piece)
     return assembly.value()
@@ -149,7 +149,7 @@ def peak_of_assembly(encoded: EncodedContext) -> int:
     sys.settrace(None)
     tracemalloc.start()
     try:
-        assembly = ContextAssembly(names=["context"], kind=encoded.kind.value)
+        assembly = ContextAssembly(encoded.kind.value)
         for piece in pieces:
             assembly.write(piece)
         assert assembly.value()

@@ -11,6 +11,7 @@ from support.broker_host import PATIENCE_S, HangingQueries, until
 from support.hostile_broker import Hostile, hostile
 from support.scripted_worker import WALLS
 
+from orchestrator.broker.context_place import CONTEXT_NAME
 from orchestrator.broker.ending import EndKind
 from orchestrator.broker.order import ExcessError
 from orchestrator.broker_process.frames import Said, Told
@@ -371,10 +372,47 @@ async def test_result_that_never_comes_is_not_waited_for() -> None:
         assert host.nursery.was_told_to_kill
 
 
+async def test_context_is_laid_where_the_sandbox_was_to_see_it() -> None:
+    """A process that puts a link in the place of its directory moves nothing to where it leads."""
+    context = encode_context("x" * (4 * 2**20))
+    async with hostile() as host:
+        directory = host.endpoint.socket_directory
+        moved, target = directory.with_name("moved"), directory.with_name("target")
+        target.mkdir()
+        directory.rename(moved)
+        directory.symlink_to(target)
+        binding = asyncio.create_task(host.attachment.bind_context("context", context))
+        await host.hear(Told.BIND_FILE)
+        assert (moved / CONTEXT_NAME).stat().st_size == len(context.data)
+        host.say(Said.BOUND)
+        await binding
+
+        assert not list(target.iterdir())
+        assert not list(moved.iterdir())
+
+
+async def test_context_that_is_a_link_is_not_written_through() -> None:
+    """A process that lays a link where a context is to lie has it in pieces, and no file more."""
+    async with hostile() as host:
+        target = host.endpoint.socket_directory.with_name("target")
+        (host.endpoint.socket_directory / CONTEXT_NAME).symlink_to(target)
+        binding = asyncio.create_task(
+            host.attachment.bind_context("context", encode_context("x" * (2 * 2**20)))
+        )
+        for _ in range(2):
+            await host.hear(Told.PIECE)
+            host.say(Said.PIECE_TAKEN)
+        host.say(Said.BOUND)
+        await binding
+
+        assert not target.exists()
+
+
 async def test_pieces_wait_for_the_process() -> None:
     """A process that takes nothing has four pieces of a context in its hands, and no more."""
     context = encode_context("x" * (64 * 2**20))
     async with hostile() as host:
+        (host.endpoint.socket_directory / CONTEXT_NAME).touch()  # so that it goes in pieces
         binding = asyncio.create_task(host.attachment.bind_context("context", context))
         await host.hear(Told.BIND)
         await asyncio.wait({binding}, timeout=0.5)

@@ -160,6 +160,18 @@ def test_output_is_bounded_for_each_cell_and_stream() -> None:
         print_to(worker, sequence=sequence + 1, cell_id=2, stream=STDERR, offset_bytes=10**6)
 
 
+def test_file_is_opened_once_each_time_there_is_one() -> None:
+    """A worker says that it has opened a context after it was told of one, and not again."""
+    worker = WorkerSide(output_bytes=MAX_OUTPUT_PIECE_BYTES)
+    worker.hello(sequence=1)
+    for sequence in (2, 3):
+        worker.file_sent()
+        worker.context_opened(sequence=sequence)
+
+    with pytest.raises(ProtocolViolationError, match="opened once, where there is one"):
+        worker.context_opened(sequence=4)
+
+
 def test_honest_orchestrator_is_numbered_without_gaps() -> None:
     """A whole life in the order of the contract is numbered from 1."""
     broker = BrokerSide()
@@ -168,13 +180,14 @@ def test_honest_orchestrator_is_numbered_without_gaps() -> None:
         broker.context_chunk(name="context", offset_bytes=0, size_bytes=4, total_bytes=6),
         broker.context_chunk(name="context", offset_bytes=4, size_bytes=2, total_bytes=6),
         broker.context_chunk(name="context_1", offset_bytes=0, size_bytes=0, total_bytes=0),
+        broker.context_file(name="context_2"),
         broker.run_cell(CellId(1)),
         broker.stop_cell(),
     ]
     broker.cell_ended()
     numbers += [broker.run_cell(CellId(3)), broker.shutdown()]
 
-    assert numbers == list(range(1, 9))
+    assert numbers == list(range(1, 10))
 
 
 def broker_said(*said: str) -> BrokerSide:
@@ -199,6 +212,7 @@ SAY: dict[str, Callable[[BrokerSide], object]] = {
     "another context": lambda broker: broker.context_chunk(
         name="other", offset_bytes=4, size_bytes=2, total_bytes=6
     ),
+    "a file": lambda broker: broker.context_file(name="other"),
     "cell 5": lambda broker: broker.run_cell(CellId(5)),
     "cell 5 ended": BrokerSide.cell_ended,
     "cell 4": lambda broker: broker.run_cell(CellId(4)),
@@ -217,9 +231,11 @@ SAY: dict[str, Callable[[BrokerSide], object]] = {
         ("hello", "half a context", "the wrong half"),
         ("hello", "half a context", "more than the rest"),
         ("hello", "half a context", "another context"),
+        ("hello", "half a context", "a file"),
         ("hello", "half a context", "cell 5"),
         ("hello", "cell 5", "cell 4"),
         ("hello", "cell 5", "half a context"),
+        ("hello", "cell 5", "a file"),
         ("hello", "cell 5", "cell 5 ended", "cell 5"),
         ("hello", "cell 5", "cell 5 ended", "cell 4"),
         ("hello", "shutdown", "cell 5"),

@@ -127,7 +127,7 @@ def check_bounds(raw: bytes) -> None:
     elif isinstance(claim, ClaimedOutput):
         assert claim.offset_bytes >= 0
         assert claim.stream in OutputStream
-    else:
+    elif isinstance(claim, ClaimedResult):
         check_result(claim)
 
 

@@ -284,6 +284,60 @@ def test_large_context_arrives_whole(broker: ScriptedBroker) -> None:
     assert stdout.decode() == f"{len(text)} añb€ añb€\n"
 
 
+@pytest.mark.parametrize("text", ["añb€" * 2_000_000, "x" * 8_000_000, "x" * 8_000_000 + "€"])
+def test_context_in_a_file_is_what_it_was(broker: ScriptedBroker, text: str) -> None:
+    """A text that is a file is one `str`, whatever is in it; one without any is empty."""
+    broker.bind_file(text.encode(), kind=pb.CONTEXT_KIND_TEXT)
+    broker.bind_file(b"", kind=pb.CONTEXT_KIND_TEXT, name="empty", aliases=["other"])
+
+    _, stdout, _ = broker.run("print(len(context), context[:4], context[-4:], [empty, other])")
+
+    assert stdout.decode() == f"{len(text)} {text[:4]} {text[-4:]} ['', '']\n"
+
+
+def test_context_in_a_file_outlives_a_cell(broker: ScriptedBroker) -> None:
+    """What takes over after a cell that killed its process has the context."""
+    broker.bind_file(b'[{"name": "a",\n"text": "x"}]', kind=pb.CONTEXT_KIND_DOCUMENTS)
+    killed, _, _ = broker.run("import os\nos._exit(3)")
+
+    _, stdout, _ = broker.run("print(context)")
+
+    assert killed.outcome == pb.OUTCOME_KILLED
+    assert stdout == b"[{'name': 'a', 'text': 'x'}]\n"
+
+
+def test_cell_finds_nothing_of_the_file_of_a_context(broker: ScriptedBroker) -> None:
+    """A context's file is closed before a cell runs."""
+    probe = "import os\nprint(sorted(os.listdir('/proc/self/fd')))"
+    _, before, _ = broker.run(probe)
+    broker.bind_file(b"x" * 2_000_000, kind=pb.CONTEXT_KIND_TEXT)
+    _, after, _ = broker.run(probe)
+
+    assert before == after != b""
+
+
+@pytest.mark.parametrize("length", [0, 2])
+def test_context_file_of_another_length_ends_the_worker(
+    broker: ScriptedBroker, length: int
+) -> None:
+    """A context that is not what was announced is never bound."""
+    (broker.directory / "context").write_bytes(b"x" * length)
+    broker.send(
+        context_file=pb.ContextFile(name="context", kind=pb.CONTEXT_KIND_TEXT, total_bytes=1)
+    )
+
+    assert "another length" in broker.wait_for_end()
+
+
+def test_context_file_that_is_missing_ends_the_worker(broker: ScriptedBroker) -> None:
+    """Where nothing lies, the worker says what it missed."""
+    broker.send(
+        context_file=pb.ContextFile(name="context", kind=pb.CONTEXT_KIND_TEXT, total_bytes=1)
+    )
+
+    assert "'context' cannot be read" in broker.wait_for_end()
+
+
 def test_wrong_digest_ends_the_worker(broker: ScriptedBroker) -> None:
     """A context that is not what was sent is never bound."""
     broker.send(

@@ -220,6 +220,7 @@ class WorkerMessage(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     CELL_OUTPUT_FIELD_NUMBER: _builtins.int
     CELL_RESULT_FIELD_NUMBER: _builtins.int
+    CONTEXT_OPENED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position in the stream, from 1, without gaps. REQUIRED."""
     @_builtins.property
@@ -234,6 +235,10 @@ class WorkerMessage(_message.Message):
     def cell_result(self) -> Global___CellResult:
         """Once for each `RunCell`."""
 
+    @_builtins.property
+    def context_opened(self) -> Global___ContextOpened:
+        """Once for each `ContextFile`."""
+
     def __init__(
         self,
         *,
@@ -241,12 +246,13 @@ class WorkerMessage(_message.Message):
         hello: Global___WorkerHello | None = ...,
         cell_output: Global___CellOutput | None = ...,
         cell_result: Global___CellResult | None = ...,
+        context_opened: Global___ContextOpened | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cell_output", b"cell_output", "cell_result", b"cell_result", "hello", b"hello", "payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cell_output", b"cell_output", "cell_result", b"cell_result", "context_opened", b"context_opened", "hello", b"hello", "payload", b"payload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_output", b"cell_output", "cell_result", b"cell_result", "hello", b"hello", "payload", b"payload", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_output", b"cell_output", "cell_result", b"cell_result", "context_opened", b"context_opened", "hello", b"hello", "payload", b"payload", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["hello", "cell_output", "cell_result"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["hello", "cell_output", "cell_result", "context_opened"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -265,6 +271,7 @@ class BrokerMessage(_message.Message):
     STOP_CELL_FIELD_NUMBER: _builtins.int
     SHUTDOWN_FIELD_NUMBER: _builtins.int
     BEGIN_RUN_FIELD_NUMBER: _builtins.int
+    CONTEXT_FILE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position in the stream, from 1, without gaps. Always present."""
     @_builtins.property
@@ -291,6 +298,10 @@ class BrokerMessage(_message.Message):
     def begin_run(self) -> Global___BeginRun:
         """Between cells: before the first context and the first cell, and again for each further run."""
 
+    @_builtins.property
+    def context_file(self) -> Global___ContextFile:
+        """Between cells, any number of times: a context that is not sent in pieces."""
+
     def __init__(
         self,
         *,
@@ -301,12 +312,13 @@ class BrokerMessage(_message.Message):
         stop_cell: Global___StopCell | None = ...,
         shutdown: Global___Shutdown | None = ...,
         begin_run: Global___BeginRun | None = ...,
+        context_file: Global___ContextFile | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_run", b"begin_run", "context_chunk", b"context_chunk", "hello", b"hello", "payload", b"payload", "run_cell", b"run_cell", "shutdown", b"shutdown", "stop_cell", b"stop_cell"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_run", b"begin_run", "context_chunk", b"context_chunk", "context_file", b"context_file", "hello", b"hello", "payload", b"payload", "run_cell", b"run_cell", "shutdown", b"shutdown", "stop_cell", b"stop_cell"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_run", b"begin_run", "context_chunk", b"context_chunk", "hello", b"hello", "payload", b"payload", "run_cell", b"run_cell", "sequence", b"sequence", "shutdown", b"shutdown", "stop_cell", b"stop_cell"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_run", b"begin_run", "context_chunk", b"context_chunk", "context_file", b"context_file", "hello", b"hello", "payload", b"payload", "run_cell", b"run_cell", "sequence", b"sequence", "shutdown", b"shutdown", "stop_cell", b"stop_cell"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["hello", "context_chunk", "run_cell", "stop_cell", "shutdown", "begin_run"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["hello", "context_chunk", "run_cell", "stop_cell", "shutdown", "begin_run", "context_file"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -747,6 +759,64 @@ class ContextChunk(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ContextChunk: _TypeAlias = ContextChunk  # noqa: Y015
+
+@_typing.final
+class ContextFile(_message.Message):
+    """A whole context, in the file `context` beside the socket. It lies there before this is said, and
+    is removed when the worker has said `ContextOpened`, or has ended. The name is bound when all has
+    been read; a worker that finds another length MUST end the stream. There is no digest: nothing is
+    put together that could be put together wrongly. For what is larger than one piece, where both
+    ends see one file system; in pieces each byte is copied a dozen times.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name to bind, an identifier of Python. Always present."""
+    kind: Global___ContextKind.ValueType
+    """How the bytes become a value. Always present."""
+    total_bytes: _builtins.int
+    """Length of the file."""
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further names for the same value, identifiers of Python."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: Global___ContextKind.ValueType = ...,
+        total_bytes: _builtins.int = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "kind", b"kind", "name", b"name", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextFile: _TypeAlias = ContextFile  # noqa: Y015
+
+@_typing.final
+class ContextOpened(_message.Message):
+    """The file of the last `ContextFile` is open, and can be removed. Says nothing of what is in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextOpened: _TypeAlias = ContextOpened  # noqa: Y015
 
 @_typing.final
 class RunCell(_message.Message):
