@@ -1,9 +1,12 @@
-"""The switches of gRPC that a broker's process is started with are ones that this gRPC has."""
+"""The switches of gRPC that both ends are started with are ones that this gRPC has."""
 
 import subprocess
 import sys
 
-from orchestrator.broker_process.nursery_handle import GRPC_EXPERIMENTS
+import pytest
+
+from orchestrator.broker_process import nursery_handle
+from sandbox_image import __main__ as worker_start
 
 #: Makes gRPC read them; it says which of them it does not know.
 _SOURCE = "import grpc; grpc.insecure_channel('unix:/nowhere').close()"
@@ -20,9 +23,10 @@ def said_of(experiments: str) -> str:
     return done.stderr
 
 
-def test_each_is_known() -> None:
+@pytest.mark.parametrize("ours", [nursery_handle, worker_start], ids=["broker", "worker"])
+def test_each_is_known(ours: object) -> None:
     """One that a later gRPC drops is ignored there, and messages are as slow again as before."""
-    assert "Unknown experiment" not in said_of(GRPC_EXPERIMENTS)
+    assert "Unknown experiment" not in said_of(ours.GRPC_EXPERIMENTS)  # type: ignore[attr-defined]
 
 
 def test_experiment_that_is_none_is_said() -> None:
