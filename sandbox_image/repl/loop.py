@@ -38,6 +38,7 @@ from sandbox_image.repl.memory_limit import limit_memory
 from sandbox_image.repl.namespace import Namespace
 from sandbox_image.repl.resource_tracking import track_nothing
 from sandbox_image.repl.running import CellRunner
+from sandbox_image.repl.shared_pages import share_all
 from sandbox_image.repl.signalling import signal_by_thread
 from sandbox_image.repl.sqlite_locking import lock_by_directory
 
@@ -237,6 +238,7 @@ def repl_main(
         after_first_import("multiprocessing.resource_tracker", track_nothing)
         loop = ReplLoop(connection)
         confinement = confine(worker_pid=worker_pid, hidden=hidden)
+        share_all()
         connection.sendall(encode(FrameKind.CONFINED, confinement.as_json()))
         loop.run()
         status = 0

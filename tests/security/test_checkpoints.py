@@ -9,7 +9,7 @@ import asyncio
 
 import pytest
 from support.docker_sandboxes import limits_under_test, open_sandbox
-from support.probes import run
+from support.probes import probe, run
 from support.runtimes import RuntimeUnderTest, under_test
 
 from orchestrator.context import encode_context
@@ -141,6 +141,30 @@ async def test_threads_that_ended_cost_nothing(sandbox: Sandbox) -> None:
 def touch(name: str) -> str:
     """Returns a cell that writes to every page of a bytearray, and needs nothing beside it."""
     return f"for place in range(0, len({name}), 4096):\n    {name}[place] += 1"
+
+
+#: Of what was there before the first cell, and of what a cell made: are its holders counted?
+COUNTED = """
+import json, sys, threading
+own = lambda: None
+def is_counted(item):
+    before = sys.getrefcount(item)
+    held = [item] * 10
+    return sys.getrefcount(item) == before + 10
+tell([is_counted(item) for item in (
+    json, json.loads, json.loads.__code__, json.JSONDecoder, threading.__dict__, own, own.__code__,
+    [], cell_made_before
+)])
+"""
+
+
+async def test_what_was_there_before_the_first_cell_is_not_written_to(
+    shared_sandbox: Sandbox,
+) -> None:
+    """To use modules and functions copies no page of theirs; what cells make is freed as ever."""
+    await run(shared_sandbox, "cell_made_before = {'a': object()}")
+
+    assert await probe(shared_sandbox, COUNTED) == [False] * 5 + [True] * 4
 
 
 async def test_checkpoint_does_not_cost_a_cell_its_memory(hoard_bytes: int) -> None:
