@@ -27,6 +27,7 @@ from sandbox_image.repl.channel import (
 from sandbox_image.repl.confinement import Confinement
 from sandbox_image.repl.loop import repl_main
 from sandbox_image.repl.process_table import Meter, Use, anonymous_bytes, descendants, is_alive
+from sandbox_image.repl.shared_pages import share_all
 
 #: How long leftover processes are hunted before everything but the worker is killed.
 _SWEEP_S = 5.0
@@ -93,6 +94,7 @@ class ReplProcess:
         worker_end, repl_end = socket.socketpair()
         stdout_read, stdout_write = os.pipe()
         stderr_read, stderr_write = os.pipe()
+        share_all()
         pid = os.fork()
         if pid == 0:
             worker_end.close()
