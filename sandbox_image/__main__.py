@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from sandbox_image import hardening
 from sandbox_image.first_stage import refuse_calls
 from sandbox_image.repl.process import BadFrameError, ChannelClosedError, ReplProcess
 from sandbox_image.repl.returned_memory import use_one_arena
-from sandbox_image.unused_modules import leave_out
+from sandbox_image.unused_modules import NEEDLESS, leave_out
 from sandbox_image.walls import FoundWalls, find_walls
 
 #: Where the orchestrator mounts the sandbox's own socket directory.
@@ -55,7 +54,7 @@ def main(socket_directory: Path, *, refuses_calls: bool) -> int:
     hardening.forbid_inspection()
     # Before gRPC starts its threads.
     use_one_arena()
-    leave_out("grpc.aio", "asyncio")
+    leave_out(*NEEDLESS)
     os.putenv("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)  # for C: nobody else reads it
     # Only now: a process that has imported gRPC must not fork.
     import grpc  # noqa: PLC0415
@@ -109,8 +108,7 @@ def find_all_walls(repl: ReplProcess) -> FoundWalls:
         BadFrameError: It said something else.
     """
     confinement = repl.hear_confinement()
-    return replace(
-        find_walls(),
+    return find_walls()._replace(
         repl_open_calls=confinement.open_calls,
         repl_seccomp_mode=confinement.seccomp_mode,
         is_repl_inspectable=confinement.is_inspectable or repl.is_inspectable,

@@ -14,8 +14,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sandbox_image.repl.system_call_filter import Comparison, Condition, Rule, assemble, install
 from sandbox_image.repl.system_calls import make_system_call, this_machine
@@ -34,8 +33,7 @@ _TIOCSTI = 0x5412  # ioctl_tty(2)
 _REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefusedGroup:
+class RefusedGroup(NamedTuple):
     """Calls that are refused together.
 
     Attributes:

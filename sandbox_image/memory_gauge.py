@@ -6,8 +6,8 @@ figures do not say it: what a checkpoint shares with the live process counts in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
@@ -15,8 +15,7 @@ _MEMINFO = Path("/proc/meminfo")
 _ANOTHERS = 1.25
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(NamedTuple):
     """Where a kernel says it, and what it calls it."""
 
     used: Path

@@ -88,7 +88,7 @@ class QueryCalls:
             else:
                 cell.waiting.append(
                     WaitingRequest(
-                        query=query, index=index, request=request.message, parts=request.parts
+                        query=query, number=index, request=request.message, parts=request.parts
                     )
                 )
         self._reply_if_answered(query)
@@ -133,7 +133,7 @@ class QueryCalls:
                 continue
             cell.is_uploading &= not waiting.parts
             query = waiting.query
-            query.answers[waiting.index] = _answers_of(call, query.prompt_counts[waiting.index])
+            query.answers[waiting.number] = _answers_of(call, query.prompt_counts[waiting.number])
             self._reply_if_answered(query)
             self._start_calls(cell)
 

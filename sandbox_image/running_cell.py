@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import grpc
 
@@ -14,8 +14,7 @@ from sandbox_image.repl.process import Usage
 from sandbox_image.repl.tape import Tape
 
 
-@dataclass
-class OpenQuery:
+class OpenQuery(NamedTuple):
     """One call of `llm_query…` in the cell: one or more requests on the wire."""
 
     query_id: str  # as the REPL process knows it
@@ -28,14 +27,13 @@ class OpenQuery:
         return all(part is not None for part in self.answers)
 
 
-@dataclass
-class WaitingRequest:
+class WaitingRequest(NamedTuple):
     """A request that waits for its turn, or is under way."""
 
     query: OpenQuery
-    index: int
+    number: int  # of the request in its query, from 0
     request: pb.LlmQueryRequest
-    parts: list[pb.LlmQueryRequest] = field(default_factory=list)  # to be sent before it, in order
+    parts: list[pb.LlmQueryRequest]  # to be sent before it, in order
 
     @property
     def next_message(self) -> pb.LlmQueryRequest:
@@ -43,60 +41,61 @@ class WaitingRequest:
         return self.parts[0] if self.parts else self.request
 
 
-@dataclass
 class RunningCell:
-    """The cell that runs now."""
+    """The cell that runs now.
 
-    cell_id: int
-    timeout_s: float
-    usage: Usage
-    tapes: dict[pb.OutputStream.ValueType, Tape]
-    sample_s: float
-    sample_at_s: float
-    started_s: float
-    stop_reason: int = pb.STOP_REASON_UNSPECIFIED
-    kill_at_s: float | None = None
-    query_count: int = 0
-    memory_kills_at_start: int = 0
-    is_uploading: bool = False  # parts of a child run's context are under way
-    waiting: deque[WaitingRequest] = field(default_factory=deque)
-    calls: set[grpc.Future[pb.LlmQueryReply]] = field(default_factory=set)
+    Attributes:
+        cell_id: Its number.
+        timeout_s: What it may take, for the message that it took more.
+        usage: What it used, as far as it was looked at.
+        sample_s: From one look to the next.
+        sample_at_s: When the next look is due, by the monotonic clock.
+        stop_reason: Why the broker wants it stopped, if it does.
+        kill_at_s: When it is killed if the interrupt has not ended it, by the same clock.
+        query_count: Prompts that it has sent.
+        memory_kills_at_start: What the kernel had killed for memory before it.
+        is_uploading: Whether parts of a child run's context are under way.
+        waiting: Requests for which there is no room yet.
+        calls: Those that are under way.
+        tapes: What it printed, of each stream.
+    """
 
-    @classmethod
-    def start(
-        cls,
+    def __init__(
+        self,
         *,
         cell_id: int,
         timeout_s: float,
         sample_s: float,
         output_bytes: int,
         memory_kills: int,
-    ) -> RunningCell:
+    ) -> None:
         """Begins a cell whose output keeps `output_bytes` of each stream, half at each end.
 
         Its usage is looked at after `sample_s` for the first time.
         """
-        now_s = time.monotonic()
+        self.cell_id = cell_id
+        self.timeout_s = timeout_s
+        self.usage = Usage()
+        self.sample_s = sample_s
+        self._started_s = time.monotonic()
+        self.sample_at_s = self._started_s + sample_s
+        self.stop_reason: int = pb.STOP_REASON_UNSPECIFIED
+        self.kill_at_s: float | None = None
+        self.query_count = 0
+        self.memory_kills_at_start = memory_kills
+        self.is_uploading = False
+        self.waiting: deque[WaitingRequest] = deque()
+        self.calls: set[grpc.Future[pb.LlmQueryReply]] = set()
         head_bytes = output_bytes // 2
-        streams = (pb.OUTPUT_STREAM_STDOUT, pb.OUTPUT_STREAM_STDERR)
-        return cls(
-            cell_id=cell_id,
-            timeout_s=timeout_s,
-            usage=Usage(started_s=now_s),
-            started_s=now_s,
-            sample_s=sample_s,
-            sample_at_s=now_s + sample_s,
-            tapes={
-                stream: Tape(head_bytes=head_bytes, tail_bytes=output_bytes - head_bytes)
-                for stream in streams
-            },
-            memory_kills_at_start=memory_kills,
-        )
+        self.tapes: dict[pb.OutputStream.ValueType, Tape] = {
+            stream: Tape(head_bytes=head_bytes, tail_bytes=output_bytes - head_bytes)
+            for stream in (pb.OUTPUT_STREAM_STDOUT, pb.OUTPUT_STREAM_STDERR)
+        }
 
     @property
     def wall_s(self) -> float:
         """Seconds since the cell began."""
-        return time.monotonic() - self.started_s
+        return time.monotonic() - self._started_s
 
     def keep(self, stream: pb.OutputStream.ValueType, data: bytes) -> bytes:
         """Takes what the cell printed; returns the part to be sent on at once."""

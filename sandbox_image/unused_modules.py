@@ -1,7 +1,8 @@
 """Keeps modules from being imported that others import and nobody here uses.
 
 Without it a worker would import gRPC's asynchronous half, and with it asyncio and TLS, before it
-dials: twice the time of the half that it uses, and memory in every sandbox.
+dials, and protobuf's second implementation: twice the time of what it uses, and memory in every
+sandbox.
 """
 
 from __future__ import annotations
@@ -9,7 +10,17 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
+
+#: By whom they are imported, and what for: gRPC's extension for its asynchronous half and for
+#: certificates, and protobuf for the messages that it would make without its own extension.
+NEEDLESS: Final = (
+    "asyncio",
+    "grpc.aio",
+    "inspect",
+    "pkgutil",
+    "google.protobuf.internal.python_message",
+)
 
 
 def leave_out(*names: str) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sandbox_image.ceilings import find_ceilings
 from sandbox_image.first_stage import open_calls
@@ -21,8 +21,7 @@ _SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - the container's
 _FORBIDDING = frozenset({b"noexec", b"nosuid", b"nodev"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundWalls:
+class FoundWalls(NamedTuple):
     """The walls as this process finds them; None where the kernel does not say."""
 
     seccomp_mode: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -173,13 +173,12 @@ def cell_usage(
     )
 
 
-@dataclass
-class Request:
+class Request(NamedTuple):
     """One `LlmQueryRequest`, and the parts of a context that have to arrive before it."""
 
     message: pb.LlmQueryRequest
     prompt_count: int
-    parts: list[pb.LlmQueryRequest] = field(default_factory=list)
+    parts: list[pb.LlmQueryRequest]
 
 
 def query_requests(claim: JsonObject, *, query_id: str, cell_id: int) -> list[Request]:
@@ -207,6 +206,7 @@ def query_requests(claim: JsonObject, *, query_id: str, cell_id: int) -> list[Re
             Request(
                 message=pb.LlmQueryRequest(query_id=f"{query_id}-{index}", prompts=group, **common),
                 prompt_count=len(group),
+                parts=[],
             )
             for index, group in enumerate(_groups(prompts))
         ]

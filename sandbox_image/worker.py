@@ -270,7 +270,7 @@ class Worker:
             raise SessionLostError(f"the context {file.name!r} cannot be read") from error
 
     def _run_cell(self, command: pb.RunCell) -> None:
-        self._cell = RunningCell.start(
+        self._cell = RunningCell(
             cell_id=command.cell_id,
             timeout_s=command.timeout.ToNanoseconds() / 1e9,
             sample_s=_SHORT_SAMPLE_S,

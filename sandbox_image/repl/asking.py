@@ -8,8 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from sandbox_image.repl.channel import FrameKind, JsonObject
 from sandbox_image.repl.contexts import outgoing
@@ -31,8 +30,7 @@ _BATCH_BYTES = 32 * 2**20
 Result: TypeAlias = "Any"
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """One call of a cell, as it is sent."""
 
     prompts: list[str]
@@ -288,7 +286,7 @@ class Asker:
         mailbox.expect_reply(query_id)
         mailbox.send(
             FrameKind.QUERY,
-            {"query_id": query_id, "cell_id": self._cell_id, **vars(asked)},
+            {"query_id": query_id, "cell_id": self._cell_id, **asked._asdict()},
         )
         return query_id
 

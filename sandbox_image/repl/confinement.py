@@ -7,8 +7,8 @@ worker, which has the same user. It is a guard rail: the container's walls hold 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sandbox_image.repl import landlock, system_call_filter
 from sandbox_image.repl.channel import JsonObject
@@ -18,8 +18,7 @@ from sandbox_image.repl.system_calls import make_system_call, this_machine
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 3, 4, 38  # prctl(2)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Confinement:
+class Confinement(NamedTuple):
     """What holds of the REPL process, as it finds by trying.
 
     Attributes:
@@ -36,7 +35,7 @@ class Confinement:
 
     def as_json(self) -> JsonObject:
         """Returns it for the channel."""
-        return asdict(self)
+        return self._asdict()
 
     @classmethod
     def from_json(cls, claim: JsonObject) -> Confinement:

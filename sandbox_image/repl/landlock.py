@@ -11,8 +11,8 @@ import errno
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sandbox_image.repl.system_calls import make_system_call, this_machine
 
@@ -67,8 +67,7 @@ _WRITE = (
 _WRITABLE = (Path("/tmp"), Path("/dev/shm"), Path("/dev/null"))  # noqa: S108 - the container's
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ruleset:
+class Ruleset(NamedTuple):
     """What is forbidden, and what of it is allowed all the same.
 
     Attributes:

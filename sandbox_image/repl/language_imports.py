@@ -6,7 +6,6 @@ ModuleNotFoundError and try the next package that is not there either.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from typing import Final
 
@@ -162,6 +161,8 @@ def advice_against_module(name: str) -> Advice | None:
         why, instead = "it is not among the modules for cells", "use re, json, collections, csv …"
     else:
         why, instead = _NOT_INSTALLED, "use the standard library: re, json, collections, csv …"
+    import difflib  # noqa: PLC0415 - few cells are refused, and every process would have it
+
     if similar := difflib.get_close_matches(top, ALLOWED_MODULES, n=1, cutoff=0.8):
         instead = f"did you mean `{similar[0]}`? If not, {instead}"
     return Advice(why, instead)

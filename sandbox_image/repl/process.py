@@ -11,8 +11,8 @@ import os
 import signal
 import socket
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from sandbox_image.repl.channel import (
     CLAIMS,
@@ -42,8 +42,7 @@ _CONFINING_S = 20.0
 _MAX_PID = 2**22
 
 
-@dataclass
-class Spare:
+class Spare(NamedTuple):
     """A fork of the REPL process that waits to take over."""
 
     pid: int
@@ -58,30 +57,36 @@ class Spare:
             os.kill(self.pid, signal.SIGKILL)
 
 
-@dataclass
 class Usage:
     """What a cell used so far."""
 
-    started_s: float
-    cpu_at_start_s: float = 0.0
-    cpu_s: float = 0.0
-    peak_memory_bytes: int = 0
+    def __init__(self) -> None:
+        """Begins with nothing."""
+        self.cpu_at_start_s = 0.0
+        self.cpu_s = 0.0
+        self.peak_memory_bytes = 0
 
 
-@dataclass
 class ReplProcess:
-    """The live REPL process and its spares, as the worker sees them."""
+    """The live REPL process and its spares, as the worker sees them.
 
-    pid: int
-    connection: socket.socket
-    stdout: int
-    stderr: int
-    spares: list[Spare] = field(default_factory=list)
-    cell_count: int = 0
+    Attributes:
+        pid: Of the live process.
+        connection: This end of its channel.
+        stdout: Where its output is read; never blocks.
+        stderr: Likewise.
+        spares: The base and, where there is one, the checkpoint; the newest last.
+        cell_count: Cells that have ended in it or in what it was forked from.
+    """
 
-    def __post_init__(self) -> None:
-        """Prepares the connection for a loop that never blocks."""
-        self._adopt(self.connection)
+    def __init__(self, *, pid: int, connection: socket.socket, stdout: int, stderr: int) -> None:
+        """Takes a process over; its connection is never to block from now on."""
+        self.pid = pid
+        self.stdout = stdout
+        self.stderr = stderr
+        self.spares: list[Spare] = []
+        self.cell_count = 0
+        self._adopt(connection)
 
     @classmethod
     def start(cls, *, hidden: Path) -> ReplProcess:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sandbox_image.repl.system_call_filter import Comparison, Condition, Rule
 from sandbox_image.repl.system_calls import Machine, make_system_call
@@ -53,8 +53,7 @@ _PRCTL_OPTIONS = {
 _PR_SET_DUMPABLE = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefusedCall:
+class RefusedCall(NamedTuple):
     """One thing that is refused, and how to see that it is without doing harm.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import linecache
 import os
 import sys
@@ -21,6 +20,8 @@ from sandbox_image.repl.namespace import (
 )
 
 _CELL_PREFIX = "<cell "
+#: `inspect.CO_COROUTINE`, without the time that importing it takes.
+_IS_COROUTINE = 0x80
 _REHEARSED = "<cell>"
 _MESSAGE_CHARS = 8 * 1024 // 4  # 8 KiB on the wire, four bytes a character at worst
 _TRACEBACK_CHARS = 16 * 1024 // 4
@@ -85,7 +86,7 @@ class CellRunner:
             message = rejection.message[:_MESSAGE_CHARS]
             return "rejected", _error(rejection.type_name, message)
         try:
-            if code.co_flags & inspect.CO_COROUTINE:
+            if code.co_flags & _IS_COROUTINE:
                 import asyncio  # noqa: PLC0415 - a third of the start of a process, and few await
 
                 asyncio.run(eval(code, names))  # noqa: S307 - its purpose

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sandbox_image.repl.query_errors import AnswerFormatError
 
@@ -24,8 +23,7 @@ _FENCED = re.compile(r"```[a-zA-Z]*\s*\n(.*?)\n?```", re.DOTALL)
 _OPENINGS = {"{": "}", "[": "]"}
 
 
-@dataclass(frozen=True)
-class AnswerForm:
+class AnswerForm(NamedTuple):
     """What answers of one call have to be.
 
     Attributes:

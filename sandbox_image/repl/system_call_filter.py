@@ -12,8 +12,8 @@ import errno
 import os
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from sandbox_image.repl.system_calls import Machine, make_system_call
 
@@ -53,8 +53,7 @@ class Comparison(IntEnum):
     HAS_ANY_BIT_OF = _JUMP_IF_ANY_BIT
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """A question about one argument of a system call.
 
     Only the lower half of an argument is looked at: every argument that is tested here is an `int`
@@ -62,20 +61,19 @@ class Condition:
     fills the upper half with noise get past.
 
     Attributes:
-        index: Which argument, from 0.
+        argument: Which, from 0.
         comparison: How it is compared; without a sign.
         value: With what.
         is_expected: The answer that lets the refusal hold.
     """
 
-    index: int
+    argument: int
     comparison: Comparison
     value: int
     is_expected: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(NamedTuple):
     """A refusal: this call fails with `error` where every condition holds; always, without any."""
 
     call: str
@@ -137,7 +135,7 @@ def _block(rules: Sequence[Rule]) -> list[Instruction]:
                 raise ValueError(f"a rule about {rule.call} has too many conditions")
             distances = (0, skip) if condition.is_expected else (skip, 0)
             # Little-endian, as both machines are: the lower half comes first.
-            offset = _ARGUMENTS_OFFSET + condition.index * _ARGUMENT_SIZE
+            offset = _ARGUMENTS_OFFSET + condition.argument * _ARGUMENT_SIZE
             code = [
                 (_LOAD, 0, 0, offset),
                 (condition.comparison.value, *distances, condition.value & 0xFFFFFFFF),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: By name, the number on x86_64 (arch/x86/entry/syscalls/syscall_64.tbl) and on aarch64
 #: (include/uapi/asm-generic/unistd.h); None where the machine has no such call.
@@ -179,8 +179,7 @@ _NUMBERS: dict[str, tuple[int, int | None]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Machine(NamedTuple):
     """What of a machine's system calls a filter has to know.
 
     Attributes:

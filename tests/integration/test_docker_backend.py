@@ -51,7 +51,7 @@ PYTHON = ("/usr/bin/python3.13", "-I", "-c")
 LIMITS = SandboxLimits(memory_bytes=128 * 2**20)
 WAIT_FOR_EVER = "import signal; signal.pause()"
 FIND_WALLS = """
-import dataclasses, json, platform
+import json, platform
 from pathlib import Path
 from sandbox_image.__main__ import find_all_walls
 from sandbox_image.first_stage import refuse_calls
@@ -59,7 +59,7 @@ from sandbox_image.repl.process import ReplProcess
 if platform.release() == "4.4.0" or "gvisor" in platform.release():
     refuse_calls()
 repl = ReplProcess.start(hidden=Path("/run/rlm"))
-print(json.dumps(dataclasses.asdict(find_all_walls(repl))))
+print(json.dumps(find_all_walls(repl)._asdict()))
 """
 LIST_MOUNTS = "import json; print(json.dumps(open('/proc/mounts').read().splitlines()))"
 FILL_MEMORY = """

@@ -11,7 +11,6 @@ import platform
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ class ProcessBackend:
         What the REPL process gives up it gives up here as well; only a worker of root's may look
         into it all the same.
         """
-        found: dict[str, Any] = asdict(find_walls())
+        found: dict[str, Any] = find_walls()._asdict()
         found["is_host_kernel"] = found.pop("kernel_release") == platform.release()
         for name, value in found.items():
             if isinstance(value, tuple):
