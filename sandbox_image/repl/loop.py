@@ -40,6 +40,7 @@ from sandbox_image.repl.resource_tracking import track_nothing
 from sandbox_image.repl.running import CellRunner
 from sandbox_image.repl.shared_pages import share_all
 from sandbox_image.repl.signalling import signal_by_thread
+from sandbox_image.repl.sleeping_fork import fork_asleep
 from sandbox_image.repl.sqlite_locking import lock_by_directory
 
 #: Kept free for the worker and the spares when the REPL process is held to its soft limit.
@@ -155,7 +156,9 @@ class ReplLoop:
             # A cell holds every descriptor there is: the session goes on without a spare.
             return
         try:
-            pid = os.fork()
+            pid = fork_asleep(
+                closing=[far.fileno(), self._mailbox.connection.fileno()], waking=near.fileno()
+            )
         except OSError:
             # No process or no memory to spare: likewise.
             near.close()
@@ -170,11 +173,8 @@ class ReplLoop:
                 # What can take over with the contexts shall outlive a cell that kills all it can.
                 landlock.leave_signals_behind()
             return
-        far.close()
-        # A group of its own: one that a cell has stopped, in a group whose leader then ends, would
-        # be sent SIGHUP (setpgid(2)).
-        os.setsid()
-        self._mailbox.close()
+        for closed in (far, self._mailbox.connection):
+            closed.detach()
         reader = _wait_to_take_over(near)
         self._mailbox = Mailbox(near, self._interrupts, reader=reader)
         random.seed()

@@ -118,9 +118,10 @@ class Mailbox:
         self._futures: dict[str, asyncio.Future[JsonObject | None]] = {}
         self._sort()
 
-    def close(self) -> None:
-        """Closes this process's end."""
-        self._connection.close()
+    @property
+    def connection(self) -> socket.socket:
+        """This process's end."""
+        return self._connection
 
     def send(
         self, kind: FrameKind, payload: bytes | JsonObject, *, descriptor: int | None = None

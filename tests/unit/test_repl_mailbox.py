@@ -35,7 +35,7 @@ class Waiters:
         self.mailbox.abandon_replies()
         self.say("nobody's")  # whoever reads has to look
         self.threads.shutdown()
-        self.mailbox.close()
+        self.mailbox.connection.close()
         self.worker.close()
 
     def wait_for(self, query_id: str) -> Future[object]:
