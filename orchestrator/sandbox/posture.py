@@ -29,6 +29,8 @@ from orchestrator.sandbox.statement import component_version, security_options
 # next build may be the one that fails.
 _ENOUGH_DISK_BYTES = 2**30
 
+_IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
+
 # Field of the engine's /info, what it bounds, what makes a kernel have it.
 _LIMITS = (
     ("MemoryLimit", "memory", "boot with cgroup_enable=memory"),
@@ -54,6 +56,7 @@ _EXPECTED: Final[Mapping[str, str]] = {
     "storage": "overlay2",
     "disk": "1 GiB or more",
     "socket-path": f"{SOCKET_PATH_BYTES} bytes or fewer",
+    "runtime-directory": "in memory",
 }
 
 
@@ -85,6 +88,7 @@ def _judge_all(facts: PostureFacts) -> Iterator[Finding]:
         yield _judge_disk(facts)
     yield from judge_kernel(facts.kernel, is_engine_rootless=is_rootless)
     yield _judge_socket_path(facts)
+    yield _judge_runtime_directory(facts)
 
 
 def _judge_engine(engine: EngineInfo) -> Finding:
@@ -300,4 +304,20 @@ def _judge_socket_path(facts: PostureFacts) -> Finding:
         name="socket-path",
         status=Status.OK,
         found=found,
+    )
+
+
+def _judge_runtime_directory(facts: PostureFacts) -> Finding:
+    kind = facts.file_system
+    if not kind:
+        found = "cannot be seen from here"
+        return Finding(name="runtime-directory", status=Status.OK, found=found)
+    if kind in _IN_MEMORY:
+        return Finding(name="runtime-directory", status=Status.OK, found=f"on {kind}")
+    return Finding(
+        name="runtime-directory",
+        status=Status.WARNING,
+        found=f"on {kind}: a large context is a file there while its sandbox opens it, and may "
+        "reach a disk",
+        advice="Set `runtime_directory` to a path on a tmpfs: `findmnt --types tmpfs` lists them.",
     )

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from orchestrator.errors import RlmSandboxError
 from orchestrator.sandbox.docker_client import ask_engine
 from orchestrator.sandbox.engine_host import EngineInfo, find_engine
@@ -39,6 +41,7 @@ class PostureFacts:
         runsc_version: What gVisor's program calls itself; None where there is none to ask.
         kernel: What this host's kernel is, and how it is set.
         socket_path: As long as the path of a sandbox's socket gets here.
+        file_system: The kind that it lies on, `tmpfs`; empty where that cannot be told.
         free_bytes: On the engine's disk; None where it cannot be seen.
         seccomp_sha256: Of the profile that sandboxes are given; empty where there is none.
         seccomp_error: Why there is none.
@@ -53,6 +56,7 @@ class PostureFacts:
     runsc_version: str | None = None
     kernel: KernelFacts = field(default_factory=KernelFacts)
     socket_path: Path = Path()
+    file_system: str = ""
     free_bytes: int | None = None
     seccomp_sha256: str = ""
     seccomp_error: str = ""
@@ -72,6 +76,7 @@ def collect_facts(
     facts = PostureFacts(
         kernel=collect_kernel_facts(),
         socket_path=runtime_directory / _LONGEST_SOCKET_PATH,
+        file_system=file_system_of(runtime_directory),
         seccomp_sha256=seccomp_sha256,
         seccomp_error=seccomp_error,
     )
@@ -94,6 +99,19 @@ def collect_facts(
         runsc_version=_ask_runsc(answers.info),
         free_bytes=_measure_disk(answers.info),
     )
+
+
+def file_system_of(path: Path) -> str:
+    """Returns the kind of file system that a path lies on, or would; empty where it is unknown."""
+    resolved = path.resolve()
+    around = [
+        mount
+        for mount in psutil.disk_partitions(all=True)
+        if resolved.is_relative_to(mount.mountpoint)
+    ]
+    # What was mounted last is seen, where several are at one place.
+    nearest = max(reversed(around), key=lambda mount: len(mount.mountpoint), default=None)
+    return nearest.fstype if nearest else ""
 
 
 def _look_for_image(engine: EngineInfo) -> tuple[str | None, str]:

@@ -11,7 +11,12 @@ from orchestrator.sandbox.finding import Finding, Status
 from orchestrator.sandbox.kernel_facts import KernelFacts, collect_kernel_facts, read_swaps
 from orchestrator.sandbox.known_escapes import KERNEL_ESCAPES, find_escapes
 from orchestrator.sandbox.posture import judge
-from orchestrator.sandbox.posture_facts import SOCKET_PATH_BYTES, PostureFacts, collect_facts
+from orchestrator.sandbox.posture_facts import (
+    SOCKET_PATH_BYTES,
+    PostureFacts,
+    collect_facts,
+    file_system_of,
+)
 
 ENGINE = EngineInfo(
     endpoint="unix:///var/run/docker.sock",
@@ -79,6 +84,7 @@ GOOD = PostureFacts(
     runsc_version="release-20261101.0",
     kernel=SOUND_KERNEL,
     socket_path=Path("/run/rlm/sockets/00000000/00000000/broker.sock"),
+    file_system="tmpfs",
     free_bytes=50 * 2**30,
     seccomp_sha256="5eccc0",
 )
@@ -178,6 +184,14 @@ def test_names_are_unique() -> None:
             Status.FAILED,
             "runtime_directory",
         ),
+        ("runtime-directory", GOOD, Status.OK, "on tmpfs"),
+        (
+            "runtime-directory",
+            replace(GOOD, file_system="ext4"),
+            Status.WARNING,
+            "may reach a disk",
+        ),
+        ("runtime-directory", replace(GOOD, file_system=""), Status.OK, "cannot be seen"),
         ("runc", with_runc("1.1.5+ds1"), Status.WARNING, "CVE-2024-21626"),
         ("runc", with_runc("unknown"), Status.WARNING, "unknown"),
         ("runc", replace(GOOD, version={}), Status.WARNING, "no version"),
@@ -335,6 +349,16 @@ def test_host_without_an_engine_can_be_looked_at(tmp_path: Path) -> None:
     assert facts.engine is None
     assert "nothing.sock" in facts.engine_error
     assert str(facts.socket_path).startswith("/run/rlm/")
+
+
+def test_kind_of_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
+    """What lies in a mount is of its kind, whether it is there yet or not; a link is followed."""
+    (tmp_path / "link").symlink_to("/dev/shm")
+
+    assert file_system_of(Path("/dev/shm/rlm/not/there")) == "tmpfs"
+    assert file_system_of(tmp_path / "link" / "rlm") == "tmpfs"
+    assert file_system_of(Path("/proc/self")) == "proc"
+    assert file_system_of(tmp_path) != "proc"
 
 
 ALL_2025 = "CVE-2025-31133"
