@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable
+from typing import Final
 
 import grpc
 
@@ -16,6 +17,9 @@ from sandbox_image import wire
 from sandbox_image.repl.channel import FrameKind, JsonObject
 from sandbox_image.repl.process import ReplProcess
 from sandbox_image.running_cell import OpenQuery, RunningCell, WaitingRequest
+
+#: How a query ends that is open, or comes, when its cell is stopped or has ended.
+_OVER: Final = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.FAILED_PRECONDITION})
 
 
 class QueryCalls:
@@ -125,17 +129,33 @@ class QueryCalls:
             if cell is not running:
                 # A late answer must not reach the next cell.
                 continue
+            if cell.stop_reason == pb.STOP_REASON_UNSPECIFIED and _was_cancelled(call):
+                # The order to stop was sent before, on a stream of its own, and is not here yet: a
+                # cell that heard of this first would end by itself, as one that nobody stopped.
+                cell.cancelled.append((waiting, call))
+                continue
             if waiting.parts and _was_taken(call):
                 del waiting.parts[0]
                 self._call(cell, waiting)
                 cell.is_uploading = bool(waiting.parts)
                 self._start_calls(cell)
                 continue
-            cell.is_uploading &= not waiting.parts
-            query = waiting.query
-            query.answers[waiting.number] = _answers_of(call, query.prompt_counts[waiting.number])
-            self._reply_if_answered(query)
-            self._start_calls(cell)
+            self._settle(cell, waiting, call)
+
+    def settle_cancelled(self, cell: RunningCell) -> None:
+        """Hands on what was held back until the order to stop the cell had come."""
+        held, cell.cancelled = cell.cancelled, []
+        for waiting, call in held:
+            self._settle(cell, waiting, call)
+
+    def _settle(
+        self, cell: RunningCell, waiting: WaitingRequest, call: grpc.Future[pb.LlmQueryReply]
+    ) -> None:
+        cell.is_uploading &= not waiting.parts
+        query = waiting.query
+        query.answers[waiting.number] = _answers_of(call, query.prompt_counts[waiting.number])
+        self._reply_if_answered(query)
+        self._start_calls(cell)
 
     def _reply_if_answered(self, query: OpenQuery) -> None:
         if query.is_answered:
@@ -148,6 +168,15 @@ def _was_taken(call: grpc.Future[pb.LlmQueryReply]) -> bool:
     return not call.cancelled() and call.exception() is None
 
 
+def _was_cancelled(call: grpc.Future[pb.LlmQueryReply]) -> bool:
+    """Says whether the broker wanted no answer any more, or took no query any more."""
+    return not call.cancelled() and _code_of(call.exception()) in _OVER
+
+
+def _code_of(error: BaseException | None) -> grpc.StatusCode | None:
+    return error.code() if isinstance(error, grpc.RpcError) else None
+
+
 def _answers_of(call: grpc.Future[pb.LlmQueryReply], prompt_count: int) -> list[JsonObject]:
     """Returns what the REPL process is told of one ended call, whatever its end."""
     try:
@@ -155,8 +184,7 @@ def _answers_of(call: grpc.Future[pb.LlmQueryReply], prompt_count: int) -> list[
     except grpc.FutureCancelledError:
         reason, message = "cancelled", "the query was cancelled"
     except grpc.RpcError as error:
-        is_over = error.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.FAILED_PRECONDITION}
-        reason = "cancelled" if is_over else "model_failed"
+        reason = "cancelled" if error.code() in _OVER else "model_failed"
         message = f"the query could not be answered ({error.code().name.lower()})"
     else:
         if len(answers) == prompt_count:

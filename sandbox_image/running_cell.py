@@ -57,6 +57,7 @@ class RunningCell:
         is_uploading: Whether parts of a child run's context are under way.
         waiting: Requests for which there is no room yet.
         calls: Those that are under way.
+        cancelled: Those that the broker has ended before its order to stop the cell was here.
         tapes: What it printed, of each stream.
     """
 
@@ -86,6 +87,7 @@ class RunningCell:
         self.is_uploading = False
         self.waiting: deque[WaitingRequest] = deque()
         self.calls: set[grpc.Future[pb.LlmQueryReply]] = set()
+        self.cancelled: list[tuple[WaitingRequest, grpc.Future[pb.LlmQueryReply]]] = []
         head_bytes = output_bytes // 2
         self.tapes: dict[pb.OutputStream.ValueType, Tape] = {
             stream: Tape(head_bytes=head_bytes, tail_bytes=output_bytes - head_bytes)

@@ -287,6 +287,7 @@ class Worker:
         cell.stop_reason = command.reason
         cell.kill_at_s = time.monotonic() + self._limits.grace.ToNanoseconds() / 1e9
         self._repl.interrupt()
+        self._calls.settle_cancelled(cell)
 
     def _hear_repl(self) -> None:
         try:

@@ -252,3 +252,38 @@ def test_interrupt_reaches_a_cell_that_waits_for_an_answer(directory: Path) -> N
 
     assert (result.outcome, result.state) == (pb.OUTCOME_TIMED_OUT, pb.VARIABLE_STATE_KEPT)
     assert stdout == b"echo: again\n"
+
+
+#: Cells whose queries are open when they are stopped.
+STOPPED_CELLS = {
+    "one query": "seen = 1\nllm_query('q')",
+    "threads": (
+        "seen = 1\nfrom concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(4) as pool:\n    list(pool.map(llm_query, 'abcd'))"
+    ),
+    "awaited": "seen = 1\nawait llm_query_async('q')",
+}
+
+
+@pytest.mark.parametrize("source", STOPPED_CELLS.values(), ids=STOPPED_CELLS)
+def test_cell_is_stopped_although_its_queries_end_first(directory: Path, source: str) -> None:
+    """The end of a query may overtake the order to stop its cell: it is not what ends the cell."""
+    ended = threading.Semaphore(0)
+
+    def answer(request: pb.LlmQueryRequest, context: grpc.ServicerContext) -> pb.LlmQueryReply:
+        if request.prompts[0] != "control":
+            context.add_callback(ended.release)
+            context.abort(grpc.StatusCode.CANCELLED, "the cell was stopped")
+        return echo(request, context)
+
+    with ScriptedBroker(directory, answer=answer, grace_s=5) as broker:
+        broker.start(source)
+        for _ in range(source.count("abcd") * 3 + 1):
+            assert ended.acquire(timeout=20)
+        time.sleep(0.3)  # time enough for a cell that hears of it to end
+        broker.stop(pb.STOP_REASON_CANCELLED)
+        result, _, _ = broker.finish()
+        _, stdout, _ = broker.run("print(seen, llm_query('control'))")
+
+    assert (result.outcome, result.state) == (pb.OUTCOME_STOPPED, pb.VARIABLE_STATE_KEPT)
+    assert stdout == b"1 echo: control\n"
