@@ -11,7 +11,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -239,7 +239,8 @@ class UnixEndpoint:
         ):
             path.unlink(missing_ok=True)
         for directory in (self._directory, self._server_directory):
-            if directory.exists():
+            # Where a context still lies there, whoever laid it removes it, and the directory.
+            with suppress(OSError):
                 directory.rmdir()
 
 

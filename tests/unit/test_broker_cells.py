@@ -295,8 +295,9 @@ async def test_context_is_removed_with_its_sandbox() -> None:
         await pair.endpoint.close()
         with pytest.raises(SandboxError, match="has been closed"):
             await binding
+        assert not (pair.endpoint.socket_directory / CONTEXT_NAME).exists()
 
-        assert not pair.endpoint.socket_directory.exists()
+    assert not pair.endpoint.socket_directory.exists()
 
 
 async def test_empty_context_is_one_piece() -> None:
