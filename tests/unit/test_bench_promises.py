@@ -51,10 +51,12 @@ def test_row_without_figures_is_a_line_with_its_reason(report: dict[str, Any]) -
 
 def test_bounds_are_twice_what_is_stated(report: dict[str, Any]) -> None:
     """Each row that tests hold may be so many times its stated ratio, which is above zero."""
-    bounds = read_bounds(report)
+    bounds = {bound.row: bound for bound in read_bounds(report)}
 
-    assert {bound.row for bound in bounds} == set(GUARDED)
-    assert all(bound.at_most == SLACK * bound.stated > 0 for bound in bounds)
+    assert set(bounds) == set(GUARDED)
+    file = bounds.pop("context-40mb")
+    assert file.at_most == 2 * SLACK * file.stated > 0
+    assert all(bound.at_most == SLACK * bound.stated > 0 for bound in bounds.values())
 
 
 def test_report_that_lacks_a_guarded_row_is_refused(report: dict[str, Any]) -> None:
