@@ -23,12 +23,6 @@ _MOUNT = Path("/run/rlm")
 #: What the orchestrator adds under a runtime that ignores the container's profile.
 _REFUSE_CALLS = "--refuse-calls"
 _IMAGE_RELEASE = "0.1.0"
-#: Of gRPC: a completion queue polls its own sockets again, instead of threads beside it that each
-#: hand on what they found. A message wakes half as many of them (docs/adr/0029).
-GRPC_EXPERIMENTS = ",".join(
-    f"-event_engine_{part}"
-    for part in ("client", "listener", "for_all_other_endpoints", "callback_cq", "fork")
-)
 
 
 def main(socket_directory: Path, *, refuses_calls: bool) -> int:
@@ -55,7 +49,6 @@ def main(socket_directory: Path, *, refuses_calls: bool) -> int:
     # Before gRPC starts its threads.
     use_one_arena()
     leave_out(*NEEDLESS)
-    os.putenv("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)  # for C: nobody else reads it
     # Only now: a process that has imported gRPC must not fork.
     import grpc  # noqa: PLC0415
 
